@@ -1,0 +1,205 @@
+#pragma once
+// The configuration as types (contract section 5), and its reader. Reading files is done here (control thread only); everything else is pure.
+// Every error has the form `file: /json/path: what, and what is allowed`.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/secret.h"
+#include "routing/session_options.h"
+#include "routing/username.h"
+
+namespace pointsman::routing {
+
+/// An address range. IPv4 is kept as IPv4-mapped IPv6; a range of IPv6 addresses (`::/0`) contains no IPv4 address.
+struct Cidr {
+  std::uint8_t address[16] = {};
+  std::uint8_t prefix_bits = 0;  ///< of 128
+  bool contains(const std::uint8_t (&ipv6_mapped)[16]) const;
+  static std::optional<Cidr> parse(std::string_view text);
+};
+
+enum class ListenerMode : std::uint8_t { kDirect, kPooled };
+enum class ListenerTls : std::uint8_t { kRequired, kOptional, kOff };
+
+struct ListenerConfig {
+  std::string name;
+  std::string address = "0.0.0.0";
+  std::uint16_t port = 0;
+  ListenerMode mode = ListenerMode::kDirect;
+  ListenerTls tls = ListenerTls::kRequired;
+  FixedRoute fixed;
+  bool proxy_protocol = false;
+  std::vector<Cidr> trusted_proxies;
+};
+
+enum class TlsMode : std::uint8_t { kDisable, kRequire, kVerifyCa, kVerifyFull };
+
+/// How to speak TLS with one kind of backend. `key()` identifies equal settings, so that contexts are shared.
+struct BackendTlsConfig {
+  TlsMode mode = TlsMode::kVerifyFull;
+  std::string ca;            ///< absolute path, empty: system store
+  std::string server_name;   ///< empty: the member's host
+  std::string certificate;
+  std::string key;
+  std::string context_key() const;   ///< everything but server_name
+};
+
+struct MemberConfig {
+  std::string name;
+  std::string host;
+  std::uint16_t port = 5432;
+  std::uint16_t pgbouncer_port = 0;  ///< 0: none
+  std::string zone;
+};
+
+struct PoolEndpointConfig {
+  std::string host;
+  std::uint16_t port = 6432;
+  std::string zone;
+};
+struct PoolConfig {
+  std::string name;
+  bool to_primary = true;    ///< "target": "primary" | "replica": what stands behind it; informs, does not route
+  std::vector<PoolEndpointConfig> endpoints;
+  std::optional<BackendTlsConfig> tls;
+};
+
+struct ProbeConfig {
+  std::string user = "pointsman";
+  base::SecretString password;
+  std::string database = "postgres";
+  base::Duration interval = std::chrono::seconds(1);
+  base::Duration timeout = std::chrono::seconds(2);
+  base::Duration idle_after = std::chrono::minutes(5);
+};
+
+enum class AuthMethod : std::uint8_t { kScram, kPassthrough };
+struct LookupLogin {
+  std::string user;
+  base::SecretString password;
+  std::string query;         ///< empty: pointsman.get_verifier, else pg_authid when superuser
+};
+struct AuthConfig {
+  AuthMethod method = AuthMethod::kScram;
+  /// Role name to verifier text, from a PgBouncer-style file; null: look-up over the probe login. Other than SCRAM verifiers: routing/userlist.h.
+  std::shared_ptr<const std::map<std::string, std::string>> userlist;
+  std::optional<LookupLogin> lookup;   ///< another login than the probe's
+};
+
+struct ReplicaPolicy {
+  base::Duration max_lag = std::chrono::seconds(10);
+  std::optional<std::uint64_t> max_lag_bytes;
+  Fallback fallback = Fallback::kLeastLagged;
+  base::Duration lag_hard_cap = std::chrono::seconds(60);
+  std::uint32_t samples_out = 2;
+  std::uint32_t samples_in = 3;
+};
+struct FailoverPolicy {
+  base::Duration hold_timeout = std::chrono::seconds(10);
+  std::uint32_t dead_after = 3;
+  base::Duration grace = std::chrono::seconds(30);
+};
+
+struct BranchConfig {
+  std::string name;
+  std::map<std::string, std::string> labels;
+  std::vector<MemberConfig> members;
+  std::vector<PoolConfig> pools;       ///< sorted by name
+  std::string default_pool;            ///< empty: none
+  ProbeConfig probe;
+  BackendTlsConfig backend_tls;
+  std::optional<BackendTlsConfig> pgbouncer_tls;   ///< absent: as backend_tls
+  AuthConfig auth;
+  ReplicaPolicy replicas;
+  FailoverPolicy failover;
+  std::vector<Cidr> allow;             ///< empty: everybody
+  /// Of the effective text and the secrets it names: equal to the former version's means nothing changed.
+  std::uint64_t fingerprint = 0;
+
+  const PoolConfig* find_pool(std::string_view pool) const;
+};
+
+struct TlsConfig {
+  std::string certificate;
+  std::string key;
+  bool min_tls13 = false;
+};
+struct AdminConfig {
+  std::string address = "127.0.0.1";
+  std::uint16_t port = 9432;
+  base::SecretString token;            ///< empty: writes from loopback only
+};
+struct MetricsConfig {
+  std::string address = "0.0.0.0";
+  std::uint16_t port = 9433;
+};
+enum class MetricsDetail : std::uint8_t { kActive, kAll, kNone };
+enum class LogFormat : std::uint8_t { kText, kJson };
+
+struct LimitsConfig {
+  base::Duration startup_timeout = std::chrono::seconds(15);
+  std::optional<std::uint32_t> max_connections;    ///< absent: what RLIMIT_NOFILE allows, at most 20,000
+  std::uint32_t max_connections_per_branch = 5000;
+  std::uint32_t max_held_per_branch = 200;
+};
+
+/// The whole configuration. Immutable once read; shared by the control thread's parts.
+struct Config {
+  std::string file;                    ///< absolute
+  std::vector<ListenerConfig> listeners;
+  std::optional<TlsConfig> tls;
+  std::optional<AdminConfig> admin;
+  std::optional<MetricsConfig> metrics;
+  MetricsDetail metrics_detail = MetricsDetail::kActive;
+  std::uint32_t workers = 0;           ///< 0: what the cgroup allows
+  std::string zone;
+  std::string log_level = "info";
+  LogFormat log_format = LogFormat::kText;
+  base::Duration tcp_keepalive = std::chrono::seconds(30);
+  base::Duration tcp_user_timeout = std::chrono::seconds(30);
+  LimitsConfig limits;
+  bool hide_unknown_branches = false;
+  std::string state_dir;
+  base::Duration shutdown_delay{0};
+  base::Duration drain_timeout = std::chrono::seconds(30);
+  /// By name. Shared so that an unchanged branch keeps its object over a reload when its text did not change.
+  std::map<std::string, std::shared_ptr<const BranchConfig>, std::less<>> branches;
+};
+
+struct ConfigError {
+  std::string file;
+  std::string path;      ///< JSON path, "" for the file as a whole
+  std::string what;
+  std::string to_string() const;   ///< `file: /json/path: what`
+};
+
+struct LoadedConfig {
+  /// Null when the top level is bad: then nothing may change.
+  std::shared_ptr<const Config> config;
+  /// Every error found. With a config: those of branches, which are not in `config->branches` (or are there in `previous`'s version), and of
+  /// listeners that fix a branch or pool that is not there.
+  std::vector<ConfigError> errors;
+  /// Branch names that were rejected in this reading.
+  std::vector<std::string> rejected_branches;
+  /// Files and folders whose change should make the caller read again (the file itself, branches_dir, secrets, certificates, userlists).
+  std::vector<std::string> watched_paths;
+};
+
+/// How many descriptors this many connections take: two each (client and backend), the listeners and loops of each worker, the probes of up to
+/// 256 members, and 64 for everything else.
+std::uint64_t descriptors_needed(const Config& config, std::uint32_t max_connections, unsigned workers);
+/// `max_connections` where none is given: what `descriptors` (RLIMIT_NOFILE) allow, 1 to 20,000.
+std::uint32_t default_max_connections(const Config& config, std::uint64_t descriptors, unsigned workers);
+
+/// Reads and validates a configuration. `previous`: a bad branch keeps the version it has there. Never throws.
+/// Options that the contract names and this version does not do yet are refused ("not in this version").
+LoadedConfig load_config(const std::string& file, const Config* previous);
+
+}  // namespace pointsman::routing

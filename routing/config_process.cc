@@ -1,0 +1,246 @@
+// The top level of the configuration: listeners, TLS, admin, limits. An error here makes the whole configuration bad.
+
+#include <algorithm>
+#include <array>
+
+#include "routing/config_reader.h"
+
+namespace pointsman::routing {
+namespace {
+
+using namespace std::chrono_literals;
+using namespace std::string_view_literals;
+
+constexpr std::size_t kMaxListeners = 256;
+constexpr std::size_t kMaxRanges = 1024;
+constexpr std::uint64_t kMostConnections = 1'000'000;
+constexpr std::uint64_t kMostWorkers = 256;
+
+constexpr std::array<std::pair<std::string_view, ListenerMode>, 2> kModes = {
+    {{"direct"sv, ListenerMode::kDirect}, {"pooled"sv, ListenerMode::kPooled}}};
+constexpr std::array<std::pair<std::string_view, ListenerTls>, 3> kListenerTls = {
+    {{"required"sv, ListenerTls::kRequired}, {"optional"sv, ListenerTls::kOptional}, {"off"sv, ListenerTls::kOff}}};
+constexpr std::array<std::pair<std::string_view, bool>, 2> kProxyProtocol = {{{"off"sv, false}, {"required"sv, true}}};
+constexpr std::array<std::pair<std::string_view, bool>, 2> kTlsVersions = {{{"1.2"sv, false}, {"1.3"sv, true}}};
+constexpr std::array<std::pair<std::string_view, MetricsDetail>, 3> kDetails = {
+    {{"active"sv, MetricsDetail::kActive}, {"all"sv, MetricsDetail::kAll}, {"none"sv, MetricsDetail::kNone}}};
+constexpr std::array<std::pair<std::string_view, LogFormat>, 2> kFormats = {{{"text"sv, LogFormat::kText}, {"json"sv, LogFormat::kJson}}};
+constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kLevels = {
+    {{"trace"sv, "trace"sv}, {"debug"sv, "debug"sv}, {"info"sv, "info"sv}, {"warn"sv, "warn"sv}, {"error"sv, "error"sv}}};
+
+void read_address(ObjectReader& reader, std::string& address) {
+  if (reader.read_text("address", address) && !is_numeric_address(address)) {
+    reader.error("address", "\"" + escape_for_log(address) + "\" is not allowed; a numeric address such as \"0.0.0.0\", \"127.0.0.1\" or \"::\" is");
+  }
+}
+
+class ListenerReader {
+ public:
+  ListenerReader(const Json& value, const JsonPath& path, const ErrorSink& sink) : reader_(value, path, sink) {}
+
+  ListenerConfig read(bool tls_is_configured) {
+    if (reader_.require("name", "a name") != nullptr && reader_.read_text("name", out_.name) && !is_label(out_.name)) {
+      reader_.error("name", "is not allowed; " + std::string(kLabelRule));
+    }
+    read_address(reader_, out_.address);
+    if (reader_.require("port", "a port") != nullptr) reader_.read_number("port", out_.port, 1, 65535);
+    read_mode();
+    const bool said = reader_.read_choice<ListenerTls>("tls", out_.tls, kListenerTls);
+    if (out_.tls != ListenerTls::kOff && !tls_is_configured) {
+      reader_.error("tls", std::string(said ? "" : "\"required\" (the default) ") +
+                               "needs the top-level \"tls\" with certificate and key; \"off\" is allowed without");
+    }
+    read_fixed_route();
+    reader_.refuse("branch_from_sni");
+    read_proxy_protocol();
+    reader_.finish();
+    return std::move(out_);
+  }
+
+ private:
+  void read_mode() {
+    const Json* mode = reader_.find("mode");
+    const auto* text = mode == nullptr ? nullptr : mode->get_ptr<const std::string*>();
+    if (text != nullptr && *text == "console") return reader_.error("mode", "\"console\" is not in this version; \"direct\" and \"pooled\" are");
+    reader_.read_choice<ListenerMode>("mode", out_.mode, kModes);
+  }
+
+  void read_fixed_route() {
+    if (reader_.read_text("branch", out_.fixed.branch) && !is_branch_name(out_.fixed.branch)) {
+      reader_.error("branch", "is no branch name; 1 to 63 of a-z 0-9 - with a letter or digit first are allowed");
+    }
+    std::string target;
+    if (!reader_.read_text("target", target)) return;
+    if (out_.fixed.branch.empty()) return reader_.error("target", "needs \"branch\" beside it");
+    if (target == "primary") {
+      out_.fixed.target = {TargetKind::kPrimary, {}};
+    } else if (target == "replica") {
+      out_.fixed.target = {TargetKind::kReplica, {}};
+      if (out_.mode == ListenerMode::kPooled) reader_.error("target", "\"replica\" is not allowed on a pooled listener; \"primary\" or a pool is");
+    } else if (is_pool_name(target)) {
+      out_.fixed.target = {TargetKind::kPool, target};
+      if (out_.mode == ListenerMode::kDirect) reader_.error("target", "a pool is not allowed on a direct listener; \"primary\" or \"replica\" is");
+    } else {
+      reader_.error("target", "\"" + escape_for_log(target) + "\" is not allowed; \"primary\", \"replica\" or the name of a pool is");
+    }
+  }
+
+  void read_proxy_protocol() {
+    reader_.read_choice<bool>("proxy_protocol", out_.proxy_protocol, kProxyProtocol);
+    const Json* trusted = reader_.find("trusted_proxies");
+    if (trusted == nullptr) {
+      if (out_.proxy_protocol) reader_.error("trusted_proxies", "is missing; \"proxy_protocol\": \"required\" needs the proxies' address ranges");
+      return;
+    }
+    const JsonPath path = reader_.path_of("trusted_proxies");
+    const auto* array = as_array(*trusted, path, reader_.sink(), kMaxRanges);
+    if (array == nullptr) return;
+    if (!out_.proxy_protocol && !array->empty()) reader_.error("trusted_proxies", "has no meaning without \"proxy_protocol\": \"required\"");
+    if (out_.proxy_protocol && array->empty()) reader_.error("trusted_proxies", "is empty; nobody could connect");
+    for (std::size_t i = 0; i < array->size(); ++i) {
+      const auto* text = (*array)[i].get_ptr<const std::string*>();
+      const auto range = text == nullptr ? std::nullopt : Cidr::parse(*text);
+      if (range) {
+        out_.trusted_proxies.push_back(*range);
+      } else {
+        reader_.sink().add(JsonPath(path, i), describe((*array)[i]) + " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero "
+                                                                      "bits behind the prefix");
+      }
+    }
+  }
+
+  ObjectReader reader_;
+  ListenerConfig out_;
+};
+
+void read_listeners(ObjectReader& root, Config& config) {
+  const Json* value = root.require("listeners", "an array with at least one listener");
+  if (value == nullptr) return;
+  const JsonPath path = root.path_of("listeners");
+  const auto* array = as_array(*value, path, root.sink(), kMaxListeners);
+  if (array == nullptr) return;
+  if (array->empty()) root.error("listeners", "is empty; at least one listener is needed");
+  for (std::size_t i = 0; i < array->size(); ++i) {
+    const JsonPath here(path, i);
+    ListenerConfig listener = ListenerReader((*array)[i], here, root.sink()).read(config.tls.has_value());
+    for (const ListenerConfig& other : config.listeners) {
+      if (!listener.name.empty() && other.name == listener.name) root.sink().add(JsonPath(here, "name"), "another listener has this name");
+      if (listener.port != 0 && other.port == listener.port && other.address == listener.address) {
+        root.sink().add(JsonPath(here, "port"), "listener " + other.name + " has the same address and port");
+      }
+    }
+    config.listeners.push_back(std::move(listener));
+  }
+}
+
+void read_tls(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config) {
+  const Json* value = root.find("tls");
+  if (value == nullptr) return;
+  const JsonPath path = root.path_of("tls");
+  ObjectReader reader(*value, path, root.sink());
+  TlsConfig& tls = config.tls.emplace();
+  reader.require("certificate", "a PEM file");
+  if (reader.read_text("certificate", tls.certificate)) {
+    tls.certificate = absolute_path(tls.certificate, folder);
+    if (const auto& fault = files.certificate_fault(tls.certificate)) reader.error("certificate", *fault);
+  }
+  reader.require("key", "a PEM file");
+  if (reader.read_text("key", tls.key)) {
+    tls.key = absolute_path(tls.key, folder);
+    if (const auto& fault = files.key_fault(tls.key)) reader.error("key", *fault);
+  }
+  reader.read_choice<bool>("min_version", tls.min_tls13, kTlsVersions);
+  reader.finish();
+}
+
+void read_admin(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config) {
+  const Json* value = root.find("admin");
+  if (value == nullptr) return;
+  const JsonPath path = root.path_of("admin");
+  ObjectReader reader(*value, path, root.sink());
+  AdminConfig& admin = config.admin.emplace();
+  read_address(reader, admin.address);
+  reader.read_number("port", admin.port, 1, 65535);
+  std::string token_file;
+  if (reader.read_text("token_file", token_file)) {
+    const auto& token = files.secret(absolute_path(token_file, folder));
+    if (token.ok()) {
+      admin.token = token.value().text;
+    } else {
+      reader.error("token_file", token.error());
+    }
+  }
+  reader.finish();
+}
+
+void read_metrics(ObjectReader& root, Config& config) {
+  const Json* value = root.find("metrics");
+  if (value == nullptr) return;
+  const JsonPath path = root.path_of("metrics");
+  ObjectReader reader(*value, path, root.sink());
+  MetricsConfig& metrics = config.metrics.emplace();
+  read_address(reader, metrics.address);
+  reader.read_number("port", metrics.port, 1, 65535);
+  reader.read_choice<MetricsDetail>("detail", config.metrics_detail, kDetails);
+  reader.finish();
+  if (config.admin && config.admin->port == metrics.port && config.admin->address == metrics.address) {
+    reader.error("port", "the admin endpoint has the same address and port");
+  }
+}
+
+void read_log(ObjectReader& root, Config& config) {
+  const Json* value = root.find("log");
+  if (value == nullptr) return;
+  const JsonPath path = root.path_of("log");
+  ObjectReader reader(*value, path, root.sink());
+  std::string_view level = config.log_level;
+  reader.read_choice<std::string_view>("level", level, kLevels);
+  config.log_level = std::string(level);
+  reader.read_choice<LogFormat>("format", config.log_format, kFormats);
+  reader.finish();
+}
+
+void read_tcp(ObjectReader& root, Config& config) {
+  const Json* value = root.find("tcp");
+  if (value == nullptr) return;
+  const JsonPath path = root.path_of("tcp");
+  ObjectReader reader(*value, path, root.sink());
+  reader.read_duration("keepalive", config.tcp_keepalive, 1s, 2h);
+  reader.read_duration("user_timeout", config.tcp_user_timeout, 1s, 2h);
+  reader.finish();
+}
+
+void read_limits(ObjectReader& root, Config& config) {
+  const Json* value = root.find("limits");
+  if (value == nullptr) return;
+  const JsonPath path = root.path_of("limits");
+  ObjectReader reader(*value, path, root.sink());
+  LimitsConfig& limits = config.limits;
+  reader.read_duration("startup_timeout", limits.startup_timeout, 100ms, 10min);
+  std::uint32_t connections = 0;
+  if (reader.read_number("max_connections", connections, 1, kMostConnections)) limits.max_connections = connections;
+  reader.read_number("max_connections_per_branch", limits.max_connections_per_branch, 1, kMostConnections);
+  reader.read_number("max_held_per_branch", limits.max_held_per_branch, 0, kMostConnections);
+  reader.finish();
+}
+
+}  // namespace
+
+void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config) {
+  read_tls(root, folder, files, config);
+  read_listeners(root, config);
+  read_admin(root, folder, files, config);
+  read_metrics(root, config);
+  root.read_number("workers", config.workers, 1, kMostWorkers);
+  if (root.read_text("zone", config.zone) && !is_label(config.zone)) root.error("zone", "is not allowed; " + std::string(kLabelRule));
+  read_log(root, config);
+  read_tcp(root, config);
+  read_limits(root, config);
+  root.read_bool("hide_unknown_branches", config.hide_unknown_branches);
+  root.refuse("state_dir");
+  root.refuse("cancel");
+  root.read_duration("shutdown_delay", config.shutdown_delay, 0s, 1h);
+  root.read_duration("drain_timeout", config.drain_timeout, 0s, 24h);
+}
+
+}  // namespace pointsman::routing

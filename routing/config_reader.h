@@ -1,0 +1,53 @@
+#pragma once
+// The parts of load_config(), one per source file. Internal to routing's configuration reader; control thread only.
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "routing/config.h"
+#include "routing/config_files.h"
+#include "routing/json_reader.h"
+
+namespace pointsman::routing {
+
+/// config_merge.cc. Makes the paths in a branch's object (or in `defaults`) absolute, so that they can be merged: each is relative to the folder of
+/// the file it stands in.
+void make_paths_absolute(Json& branch, const std::string& folder);
+/// `path` as written in a file of that folder.
+std::string absolute_path(const std::string& path, const std::string& folder);
+/// `own` laid over `defaults`: objects key by key, everything else replaced whole; then `${branch}` in every text.
+Json merge_branch(const Json& defaults, const Json& own, std::string_view branch);
+
+/// config_process.cc. Everything but the branches. Errors of these parts make the whole configuration bad.
+void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
+
+/// config_branch.cc. A branch from its merged object. Whatever is wrong goes to the sink; the result counts only when nothing was added there.
+std::shared_ptr<BranchConfig> read_branch(const std::string& name, const Json& merged, const JsonPath& path,
+                                          const ErrorSink& sink, ConfigFiles& files);
+
+/// config_backend_tls.cc. One `backend_tls` object.
+struct BackendTlsRead {
+  BackendTlsConfig tls;
+  bool insecure = false;
+};
+BackendTlsRead read_backend_tls(const Json& value, const JsonPath& path, const ErrorSink& sink, ConfigFiles& files);
+/// After everything else of the branch is read: weak TLS towards anything but loopback, passthrough over TLS. `insecure`: as said by the branch,
+/// by `backend_tls`, by `pgbouncer_tls` and by each pool (same order as branch.pools).
+struct InsecureFlags {
+  bool backend = false;
+  bool pgbouncer = false;
+  std::vector<bool> pools;
+};
+void check_backend_tls(const BranchConfig& branch, const InsecureFlags& insecure, const JsonPath& path, const ErrorSink& sink);
+
+/// A host name or numeric address, no brackets.
+bool is_host(std::string_view text);
+bool is_numeric_address(const std::string& text);
+/// 127.0.0.0/8, ::1 (also IPv4-mapped), localhost.
+bool is_loopback(const std::string& host);
+/// What may name a listener, a member, a zone: 1 to 63 of A-Z a-z 0-9 . _ -, a letter or digit first.
+bool is_label(std::string_view text);
+inline constexpr std::string_view kLabelRule = "1 to 63 of A-Z a-z 0-9 . _ - with a letter or digit first";
+
+}  // namespace pointsman::routing

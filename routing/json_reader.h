@@ -1,0 +1,127 @@
+#pragma once
+// JSON as the configuration wants it, over nlohmann/json: `//` comments, duplicate keys refused, every error with its JSON path, unknown keys
+// found. Internal to routing's configuration reader; control thread only. Nothing here throws.
+
+#include <cstdint>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "routing/config.h"
+
+namespace pointsman::routing {
+
+using Json = nlohmann::json;
+
+/// Nesting beyond this is refused, so that walking a document needs no deep stack.
+inline constexpr std::size_t kMaxJsonDepth = 32;
+
+/// Parses a whole document. On failure the error's path is set for a duplicate key and empty for a fault of syntax.
+struct ParsedJson {
+  std::optional<Json> value;
+  std::string error_path;
+  std::string error;
+};
+ParsedJson parse_json(std::string_view text);
+
+/// Where in a document something stands. Links to its parent, so that the text is made only for an error. The parent and the key must outlive it.
+class JsonPath {
+ public:
+  /// The document's root, or with `prefix` the place it was taken from ("/branches/orders").
+  explicit JsonPath(std::string_view prefix = {}) : key_(prefix) {}
+  JsonPath(const JsonPath& parent, std::string_view key) : parent_(&parent), key_(key) {}
+  JsonPath(const JsonPath& parent, std::size_t index) : parent_(&parent), index_(index) {}
+  /// RFC 6901, foreign text escaped for logs.
+  std::string to_string() const;
+
+ private:
+  const JsonPath* parent_ = nullptr;
+  std::string_view key_;
+  std::optional<std::size_t> index_;
+};
+/// One more step of a path, as text.
+std::string append_to_path(std::string_view path, std::string_view key);
+
+/// Collects the errors of one file.
+struct ErrorSink {
+  std::string file;
+  std::vector<ConfigError>* errors = nullptr;
+  void add(const JsonPath& path, std::string what) const { errors->push_back({file, path.to_string(), std::move(what)}); }
+};
+
+template <typename T>
+using Choices = std::span<const std::pair<std::string_view, T>>;
+
+/// Reads the keys of one object. A key that is absent or null leaves the target as it is; a bad value is reported and leaves it too. Every key
+/// asked for counts as known; finish() reports the others, but for `x-…`.
+class ObjectReader {
+ public:
+  /// Reports when `value` is not an object; it then reads like an empty one.
+  ObjectReader(const Json& value, const JsonPath& path, const ErrorSink& sink);
+
+  const JsonPath& path() const { return path_; }
+  const ErrorSink& sink() const { return sink_; }
+  JsonPath path_of(std::string_view key) const { return {path_, key}; }
+
+  /// The value of a key, null when absent or null.
+  const Json* find(std::string_view key);
+  /// As find, and reports its absence with what is expected.
+  const Json* require(std::string_view key, std::string_view what);
+  /// Reports `key` when it is there: the contract names it, this version does not do it.
+  void refuse(std::string_view key);
+  void error(std::string_view key, std::string what) const { sink_.add(path_of(key), std::move(what)); }
+
+  /// `most` bytes at most, not empty, no control characters. Returns whether a good value was there.
+  bool read_text(std::string_view key, std::string& out, std::size_t most = 1024);
+  bool read_bool(std::string_view key, bool& out);
+  bool read_duration(std::string_view key, base::Duration& out, base::Duration least, base::Duration most);
+  template <typename T>
+  bool read_number(std::string_view key, T& out, std::uint64_t least, std::uint64_t most) {
+    static_assert(std::numeric_limits<T>::is_integer && !std::numeric_limits<T>::is_signed);
+    std::uint64_t value = 0;
+    if (!read_unsigned(key, value, least, std::min<std::uint64_t>(most, std::numeric_limits<T>::max()))) return false;
+    out = static_cast<T>(value);
+    return true;
+  }
+  template <typename T>
+  bool read_choice(std::string_view key, T& out, Choices<T> choices) {
+    const Json* value = find(key);
+    if (value == nullptr) return false;
+    const std::string* text = value->get_ptr<const std::string*>();
+    std::string allowed;
+    for (const auto& [word, meaning] : choices) {
+      if (text != nullptr && *text == word) {
+        out = meaning;
+        return true;
+      }
+      allowed += (allowed.empty() ? "\"" : ", \"") + std::string(word) + "\"";
+    }
+    bad_choice(key, *value, allowed);
+    return false;
+  }
+
+  void finish();
+
+ private:
+  bool read_unsigned(std::string_view key, std::uint64_t& out, std::uint64_t least, std::uint64_t most);
+  void bad_choice(std::string_view key, const Json& value, const std::string& allowed) const;
+
+  const Json& value_;
+  const JsonPath& path_;
+  const ErrorSink& sink_;
+  std::vector<std::string_view> known_;
+};
+
+/// The elements of an array of at most `most`; null and a report when `value` is none.
+const Json::array_t* as_array(const Json& value, const JsonPath& path, const ErrorSink& sink, std::size_t most);
+
+/// What a bad value is, in words for an error: `"text"`, 17, an object, …
+std::string describe(const Json& value);
+
+}  // namespace pointsman::routing

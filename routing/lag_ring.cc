@@ -1,0 +1,46 @@
+#include <algorithm>
+
+#include "routing/topology.h"
+
+namespace pointsman::routing {
+
+void LagRing::add(Lsn primary_lsn, base::Instant at) {
+  // A server that crashed may come back a little behind what it once said: those entries were never made.
+  while (!entries_.empty() && entries_.back().lsn > primary_lsn) entries_.pop_back();
+  if (!entries_.empty() && entries_.back().lsn == primary_lsn) {
+    entries_.back().at = at;
+    return;
+  }
+  entries_.push_back({primary_lsn, at});
+  if (entries_.size() <= kMaxEntries) return;
+  std::deque<Entry> thinned;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (i >= kMaxEntries / 2 || i % 2 == 0) thinned.push_back(entries_[i]);
+  }
+  entries_ = std::move(thinned);
+}
+
+std::optional<double> LagRing::lag_seconds(Lsn replayed, base::Instant now) const {
+  if (entries_.empty() || replayed < entries_.front().lsn) return std::nullopt;
+  if (replayed >= entries_.back().lsn) return 0.0;
+  const auto after = std::upper_bound(entries_.begin(), entries_.end(), replayed,
+                                      [](Lsn lsn, const Entry& entry) { return lsn < entry.lsn; });
+  return std::max(base::to_seconds(now - std::prev(after)->at), 0.0);
+}
+
+std::optional<double> LagRing::at_least(Lsn replayed, base::Instant now) const {
+  if (entries_.empty() || replayed >= entries_.front().lsn) return std::nullopt;
+  return std::max(base::to_seconds(now - entries_.front().at), 0.0);
+}
+
+std::optional<Lsn> LagRing::newest() const {
+  if (entries_.empty()) return std::nullopt;
+  return entries_.back().lsn;
+}
+
+std::optional<base::Instant> LagRing::newest_at() const {
+  if (entries_.empty()) return std::nullopt;
+  return entries_.back().at;
+}
+
+}  // namespace pointsman::routing
