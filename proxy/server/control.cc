@@ -1,0 +1,383 @@
+#include "proxy/server/control.h"
+
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+
+#include "base/check.h"
+#include "proxy/admin/version.h"
+#include "proxy/log.h"
+#include "proxy/server/cpu_count.h"
+#include "proxy/server/tls_setup.h"
+
+namespace pointsman::proxy {
+
+namespace {
+
+constexpr std::uint64_t kTickMs = 100;
+constexpr base::Duration kCollectTimeout = std::chrono::seconds(1);
+
+base::Instant now_instant() { return base::from_hrtime(uv_hrtime()); }
+
+std::uint64_t milliseconds(base::Duration duration) {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
+}
+
+void print_errors(const std::vector<routing::ConfigError>& errors) {
+  for (const auto& error : errors) std::fprintf(stderr, "%s\n", error.to_string().c_str());
+}
+
+}  // namespace
+
+Control::Control(std::string config_file)
+    : config_file_(std::move(config_file)), watch_(this, [](void* self) { (void)static_cast<Control*>(self)->reload(); }) {}
+
+Control::~Control() = default;
+
+// ---- start ----------------------------------------------------------------------------------------------------------
+
+int Control::run() {
+  if (!read_first_config()) return 1;
+  set_limits();
+  std::vector<std::vector<int>> listening;
+  POINTSMAN_CHECK(uv_loop_init(&loop_) == 0);
+  if (!open_listeners(listening)) return 1;
+  start_log(config_->log_level, config_->log_format);
+  open_handles();
+
+  monitor_ = std::make_unique<Monitor>(&loop_, *this, worker_count_, config_->listeners.size());
+  verifiers_ = std::make_unique<VerifierService>(&loop_, *monitor_, *this);
+  directory_ = std::make_shared<const routing::Directory>(config_);
+  const auto views = monitor_->configure(directory_);
+  for (std::uint32_t i = 0; i < worker_count_; ++i) {
+    workers_.push_back(std::make_unique<Worker>(i, worker_count_, max_connections_, shared_, mailbox_, NewDirectory{directory_, views, tls_}));
+  }
+  std::vector<Worker*> all;
+  for (auto& worker : workers_) all.push_back(worker.get());
+  for (std::uint32_t i = 0; i < worker_count_; ++i) workers_[i]->set_up(listening[i], all);
+  admin_ = std::make_unique<AdminServer>(&loop_, *this);
+  if (!open_admin()) {
+    stop_log();
+    return 1;
+  }
+  for (auto& worker : workers_) {
+    threads_.emplace_back([raw = worker.get()] { raw->run(); });
+  }
+  workers_running_ = workers_.size();
+  listening_ = true;
+  watch_.watch(watched_paths_);
+  for (const auto& listener : config_->listeners) {
+    log_record(LogLevel::kInfo, "listening",
+               {{"listener", listener.name}, {"address", listener.address}, {"port", std::to_string(listener.port)},
+                {"mode", listener.mode == routing::ListenerMode::kDirect ? "direct" : "pooled"}});
+  }
+  log_record(LogLevel::kInfo, "ready",
+             {{"version", std::string(version())}, {"workers", std::to_string(worker_count_)}, {"branches", std::to_string(config_->branches.size())},
+              {"max_connections", std::to_string(max_connections_)}, {"config", config_->file}});
+
+  uv_run(&loop_, UV_RUN_DEFAULT);
+  const int closed = uv_loop_close(&loop_);
+  stop_log();
+  POINTSMAN_CHECK(closed == 0);   // our leak check
+  return 0;
+}
+
+bool Control::read_first_config() {
+  auto loaded = routing::load_config(config_file_, nullptr);
+  print_errors(loaded.errors);
+  if (loaded.config == nullptr) return false;
+  config_ = loaded.config;
+  watched_paths_ = std::move(loaded.watched_paths);
+  reload_stats_.branches_rejected = loaded.rejected_branches.size();
+  std::vector<std::string> warnings;
+  auto contexts = make_tls_contexts(*config_, warnings);
+  for (const auto& warning : warnings) std::fprintf(stderr, "%s: %s\n", config_file_.c_str(), warning.c_str());
+  if (!contexts.ok()) {
+    std::fprintf(stderr, "%s: /tls: %s\n", config_file_.c_str(), contexts.error().c_str());
+    return false;
+  }
+  tls_ = std::move(contexts.value());
+  ++(loaded.rejected_branches.empty() ? reload_stats_.succeeded : reload_stats_.partial);
+  reload_stats_.last_success_unix = static_cast<std::int64_t>(std::time(nullptr));
+  return true;
+}
+
+void Control::set_limits() {
+  // Keys pass through this memory: no core dumps, no ptrace by other processes of the user (T28).
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  prctl(PR_SET_DUMPABLE, 0);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  worker_count_ = config_->workers != 0 ? config_->workers : available_cpus();
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  getrlimit(RLIMIT_NOFILE, &files);
+  max_connections_ = config_->limits.max_connections ? *config_->limits.max_connections
+                                                     : routing::default_max_connections(*config_, files.rlim_cur, worker_count_);
+}
+
+bool Control::open_listeners(std::vector<std::vector<int>>& per_worker) {
+  const auto keepalive = static_cast<unsigned>(std::chrono::duration_cast<std::chrono::seconds>(config_->tcp_keepalive).count());
+  const auto user_timeout = static_cast<unsigned>(milliseconds(config_->tcp_user_timeout));
+  per_worker.resize(worker_count_);
+  for (const auto& listener : config_->listeners) {
+    // SO_REUSEPORT would let a second router of this user take half of the traffic in silence: first see that the port is free.
+    std::uint16_t port = listener.port;
+    auto probe = open_listening_socket(listener.address, port, false, keepalive, user_timeout, &port);
+    if (!probe.ok()) {
+      std::fprintf(stderr, "listener %s: %s\n", listener.name.c_str(), probe.error().c_str());
+      return false;
+    }
+    if (worker_count_ == 1) {
+      per_worker[0].push_back(probe.value());
+      continue;
+    }
+    ::close(probe.value());
+    for (auto& sockets : per_worker) {
+      auto opened = open_listening_socket(listener.address, port, true, keepalive, user_timeout, nullptr);
+      if (!opened.ok()) {
+        std::fprintf(stderr, "listener %s: %s\n", listener.name.c_str(), opened.error().c_str());
+        return false;
+      }
+      sockets.push_back(opened.value());
+    }
+  }
+  return true;
+}
+
+bool Control::open_admin() {
+  std::vector<AdminEndpointSettings> endpoints;
+  if (config_->admin) endpoints.push_back({config_->admin->address, config_->admin->port, config_->admin->token, false});
+  if (config_->metrics) endpoints.push_back({config_->metrics->address, config_->metrics->port, {}, true});
+  for (const auto& endpoint : endpoints) {
+    auto opened = admin_->listen(endpoint);
+    if (!opened.ok()) {
+      std::fprintf(stderr, "%s: %s\n", endpoint.metrics_only ? "metrics" : "admin", opened.error().c_str());
+      return false;
+    }
+  }
+  return true;
+}
+
+void Control::open_handles() {
+  mailbox_.open(&loop_, this, [](void* self, ToControl&& message) { static_cast<Control*>(self)->handle(std::move(message)); });
+  const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
+  for (std::size_t i = 0; i < std::size(numbers); ++i) {
+    POINTSMAN_CHECK(uv_signal_init(&loop_, &signals_[i]) == 0);
+    signals_[i].data = this;
+    uv_signal_start(
+        &signals_[i], [](uv_signal_t* handle, int number) { static_cast<Control*>(handle->data)->on_signal(number); }, numbers[i]);
+  }
+  POINTSMAN_CHECK(uv_timer_init(&loop_, &tick_) == 0);
+  POINTSMAN_CHECK(uv_timer_init(&loop_, &drain_timer_) == 0);
+  tick_.data = drain_timer_.data = this;
+  watch_.open(&loop_);
+}
+
+// ---- publishing -----------------------------------------------------------------------------------------------------
+
+void Control::publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) {
+  for (auto& worker : workers_) worker->post(NewView{directory_.get(), branch_index, view});
+}
+
+void Control::deliver(const VerifierQuery& query, const VerifierAnswer& answer) {
+  if (query.worker < workers_.size()) workers_[query.worker]->post(VerifierReady{query, answer});
+}
+
+void Control::handle(ToControl&& message) {
+  struct Visitor {
+    Control& control;
+    void operator()(VerifierQuery& query) const { control.verifiers_->ask(std::move(query)); }
+    void operator()(BranchWanted& wanted) const { control.monitor_->want(wanted.branch); }
+    void operator()(DialFailed& failed) const {
+      if (failed.member >= 0) control.monitor_->on_dial_failed(failed.branch, static_cast<std::size_t>(failed.member));
+    }
+    void operator()(SessionsCollected& collected) const {
+      const auto found = control.collections_.find(collected.request);
+      if (found == control.collections_.end()) return;
+      auto& rows = found->second.rows;
+      rows.insert(rows.end(), std::make_move_iterator(collected.rows.begin()), std::make_move_iterator(collected.rows.end()));
+      if (--found->second.answers_missing > 0) return;
+      auto done = std::move(found->second.done);
+      auto all = std::move(rows);
+      control.collections_.erase(found);
+      done(std::move(all));
+    }
+    void operator()(WorkerEmpty&) const {
+      if (++control.workers_empty_ == control.workers_.size()) control.stop_workers();
+    }
+    void operator()(WorkerStopped&) const {
+      if (--control.workers_running_ == 0) control.shut_down();
+    }
+  };
+  if (shut_down_) return;
+  std::visit(Visitor{*this}, message);
+}
+
+// ---- reload ---------------------------------------------------------------------------------------------------------
+
+std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(std::shared_ptr<const routing::Config> fresh) const {
+  const auto same_sockets = [](const routing::Config& a, const routing::Config& b) {
+    if (a.listeners.size() != b.listeners.size()) return false;
+    for (std::size_t i = 0; i < a.listeners.size(); ++i) {
+      const auto& x = a.listeners[i];
+      const auto& y = b.listeners[i];
+      if (x.name != y.name || x.address != y.address || x.port != y.port) return false;
+    }
+    return true;
+  };
+  if (same_sockets(*config_, *fresh)) return fresh;
+  log_record(LogLevel::kWarning, "reload: listeners are opened at start only; the new ones take effect at the next restart", {});
+  auto kept = std::make_shared<routing::Config>(*fresh);
+  kept->listeners = config_->listeners;
+  return kept;
+}
+
+ReloadResult Control::reload() {
+  ReloadResult result;
+  auto loaded = routing::load_config(config_file_, config_.get());
+  for (const auto& error : loaded.errors) {
+    result.errors.push_back(error.to_string());
+    log_record(LogLevel::kError, "configuration error", {{"error", error.to_string(), 1024}});
+  }
+  const auto failed = [this, &result](const std::string& why) {
+    ++reload_stats_.failed;
+    log_record(LogLevel::kError, "reload failed, everything goes on as it was", {{"error", why, 1024}});
+    watch_.watch(watched_paths_);
+    return result;
+  };
+  if (loaded.config == nullptr) return failed(result.errors.empty() ? "unreadable" : result.errors.front());
+  auto config = keep_what_needs_a_restart(loaded.config);
+  std::vector<std::string> warnings;
+  auto contexts = make_tls_contexts(*config, warnings);
+  if (!contexts.ok()) {
+    result.errors.push_back(config_file_ + ": /tls: " + contexts.error());
+    return failed(result.errors.back());
+  }
+  for (const auto& warning : warnings) log_record(LogLevel::kError, "configuration error", {{"error", warning, 1024}});
+  watched_paths_ = std::move(loaded.watched_paths);
+  adopt(std::move(config), std::move(contexts.value()));
+  reload_stats_.branches_rejected = loaded.rejected_branches.size();
+  ++(loaded.rejected_branches.empty() ? reload_stats_.succeeded : reload_stats_.partial);
+  reload_stats_.last_success_unix = static_cast<std::int64_t>(std::time(nullptr));
+  result.applied = true;
+  log_record(LogLevel::kInfo, "configuration reloaded",
+             {{"branches", std::to_string(config_->branches.size())}, {"rejected", std::to_string(loaded.rejected_branches.size())}});
+  return result;
+}
+
+void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls) {
+  config_ = std::move(config);
+  tls_ = std::move(tls);
+  set_log(config_->log_level, config_->log_format);
+  directory_ = std::make_shared<const routing::Directory>(config_);
+  const auto views = monitor_->configure(directory_);
+  for (auto& worker : workers_) worker->post(NewDirectory{directory_, views, tls_});
+  verifiers_->on_config_changed();
+  watch_.watch(watched_paths_);
+}
+
+// ---- questions of the admin endpoint --------------------------------------------------------------------------------
+
+std::vector<const metrics::WorkerBlock*> Control::worker_blocks() const {
+  std::vector<const metrics::WorkerBlock*> blocks;
+  for (const auto& worker : workers_) blocks.push_back(&worker->block());
+  return blocks;
+}
+
+std::int64_t Control::certificate_not_after() const { return tls_->server == nullptr ? 0 : tls_->server->not_after(); }
+std::uint64_t Control::log_lines_dropped() const { return proxy::log_lines_dropped(); }
+
+void Control::collect_sessions(std::function<void(std::vector<SessionRow>)> done) {
+  const std::uint64_t request = next_collection_++;
+  Collection collection;
+  collection.answers_missing = workers_.size();
+  collection.deadline = now_instant() + kCollectTimeout;
+  collection.done = std::move(done);
+  collections_.emplace(request, std::move(collection));
+  for (auto& worker : workers_) worker->post(CollectSessions{request});
+  uv_timer_start(&tick_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->on_tick(); }, kTickMs, kTickMs);
+}
+
+void Control::on_tick() {
+  const auto now = now_instant();
+  for (auto it = collections_.begin(); it != collections_.end();) {
+    if (it->second.deadline > now) {
+      ++it;
+      continue;
+    }
+    auto done = std::move(it->second.done);
+    auto rows = std::move(it->second.rows);
+    it = collections_.erase(it);
+    done(std::move(rows));
+  }
+  std::erase_if(pending_routes_, [this, now](const PendingRoute& route) { return try_explain(route, route.deadline <= now); });
+  if (collections_.empty() && pending_routes_.empty()) uv_timer_stop(&tick_);
+}
+
+// ---- the end --------------------------------------------------------------------------------------------------------
+
+void Control::on_signal(int signal) {
+  if (signal == SIGHUP) {
+    (void)reload();
+    return;
+  }
+  if (draining_) {
+    log_record(LogLevel::kWarning, "second signal: stopping at once", {});
+    stop_workers();
+    return;
+  }
+  draining_ = true;   // /readyz says so from now on
+  log_record(LogLevel::kInfo, "draining",
+             {{"shutdown_delay_ms", std::to_string(milliseconds(config_->shutdown_delay))},
+              {"drain_timeout_ms", std::to_string(milliseconds(config_->drain_timeout))}});
+  uv_timer_start(
+      &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); }, milliseconds(config_->shutdown_delay), 0);
+}
+
+void Control::begin_drain() {
+  if (stopping_) return;
+  if (drain_begun_) {
+    log_record(LogLevel::kWarning, "drain_timeout is over: ending the sessions that are left", {});
+    stop_workers();
+    return;
+  }
+  drain_begun_ = true;
+  for (auto& worker : workers_) worker->post(BeginDrain{});
+  uv_timer_start(
+      &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); }, milliseconds(config_->drain_timeout), 0);
+}
+
+void Control::stop_workers() {
+  if (stopping_) return;
+  stopping_ = true;
+  for (auto& worker : workers_) worker->post(StopNow{});
+}
+
+void Control::shut_down() {
+  if (shut_down_) return;
+  shut_down_ = true;
+  listening_ = false;
+  for (auto& thread : threads_) thread.join();
+  for (auto& [request, collection] : collections_) collection.done(std::move(collection.rows));
+  collections_.clear();
+  pending_routes_.clear();
+  admin_->shut_down();
+  verifiers_->shut_down();
+  monitor_->shut_down();
+  watch_.close();
+  for (auto& signal : signals_) uv_close(reinterpret_cast<uv_handle_t*>(&signal), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&tick_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&drain_timer_), nullptr);
+  mailbox_.close();
+  log_record(LogLevel::kInfo, "stopped", {});
+}
+
+}  // namespace pointsman::proxy

@@ -1,0 +1,121 @@
+#pragma once
+// The control thread: reads the configuration, starts and stops the workers, watches branches (monitor/), finds verifiers, serves the admin endpoint,
+// reloads and drains. It publishes immutable state to the workers and touches no connection.
+
+#include <uv.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "proxy/admin/admin_server.h"
+#include "proxy/admin/control_view.h"
+#include "proxy/cli/commands.h"
+#include "proxy/io/mailbox.h"
+#include "proxy/monitor/monitor.h"
+#include "proxy/monitor/verifier_service.h"
+#include "proxy/server/file_watch.h"
+#include "proxy/server/messages.h"
+#include "proxy/server/worker.h"
+
+namespace pointsman::proxy {
+
+class Control final : public ControlView, public ViewSink, public VerifierSink {
+ public:
+  explicit Control(std::string config_file);
+  ~Control() override;
+  Control(const Control&) = delete;
+  Control& operator=(const Control&) = delete;
+
+  /// The whole life of `pointsman serve`; the process's exit status.
+  int run();
+
+  // ControlView
+  std::shared_ptr<const routing::Directory> directory() const override { return directory_; }
+  std::vector<std::shared_ptr<const routing::BranchView>> views() const override { return monitor_->views(); }
+  std::uint64_t probe_failures(std::string_view branch, std::size_t member) const override { return monitor_->probe_failures(branch, member); }
+  const VerifierStats& verifier_stats() const override { return verifiers_->stats(); }
+  std::vector<const metrics::WorkerBlock*> worker_blocks() const override;
+  bool listening() const override { return listening_; }
+  bool draining() const override { return draining_; }
+  ReloadStats reload_stats() const override { return reload_stats_; }
+  std::int64_t certificate_not_after() const override;
+  std::uint32_t max_connections() const override { return max_connections_; }
+  std::uint64_t log_lines_dropped() const override;
+  void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override;
+  ReloadResult reload() override;
+  void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) override;
+
+  // ViewSink, VerifierSink
+  void publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) override;
+  void deliver(const VerifierQuery& query, const VerifierAnswer& answer) override;
+
+ private:
+  struct Collection {
+    std::vector<SessionRow> rows;
+    std::size_t answers_missing = 0;
+    base::Instant deadline{};
+    std::function<void(std::vector<SessionRow>)> done;
+  };
+  struct PendingRoute {
+    std::string listener;
+    std::string user;
+    base::Instant deadline{};
+    std::function<void(RouteAnswer)> done;
+  };
+
+  bool read_first_config();
+  bool open_listeners(std::vector<std::vector<int>>& per_worker);
+  void set_limits();
+  bool open_admin();
+  void open_handles();
+  void handle(ToControl&& message);
+  void on_signal(int signal);
+  void on_tick();
+  void begin_drain();
+  void stop_workers();
+  void shut_down();
+  void adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls);
+  std::shared_ptr<const routing::Config> keep_what_needs_a_restart(std::shared_ptr<const routing::Config> fresh) const;
+  bool try_explain(const PendingRoute& route, bool last);
+
+  std::string config_file_;
+  std::shared_ptr<const routing::Config> config_;
+  std::shared_ptr<const routing::Directory> directory_;
+  std::shared_ptr<const TlsContexts> tls_;
+  std::vector<std::string> watched_paths_;
+  ReloadStats reload_stats_;
+  std::uint32_t max_connections_ = 0;
+  std::uint32_t worker_count_ = 1;
+
+  uv_loop_t loop_{};
+  uv_signal_t signals_[3]{};
+  uv_timer_t tick_{};
+  uv_timer_t drain_timer_{};
+  Mailbox<ToControl> mailbox_;
+  FileWatch watch_;
+  std::unique_ptr<Monitor> monitor_;
+  std::unique_ptr<VerifierService> verifiers_;
+  std::unique_ptr<AdminServer> admin_;
+
+  SharedCounts shared_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::thread> threads_;
+  std::size_t workers_running_ = 0;
+  std::size_t workers_empty_ = 0;
+
+  std::uint64_t next_collection_ = 1;
+  std::map<std::uint64_t, Collection> collections_;
+  std::vector<PendingRoute> pending_routes_;
+
+  bool listening_ = false;
+  bool draining_ = false;
+  bool drain_begun_ = false;
+  bool stopping_ = false;
+  bool shut_down_ = false;
+};
+
+}  // namespace pointsman::proxy

@@ -1,0 +1,85 @@
+#pragma once
+// What the threads tell each other: values in mailboxes, nothing shared but what is immutable.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "protocol/messages.h"
+#include "protocol/startup.h"
+#include "protocol/tls_context.h"
+#include "proxy/admin/control_view.h"
+#include "proxy/monitor/verifier_service.h"
+#include "routing/snapshot.h"
+
+namespace pointsman::proxy {
+
+/// The TLS contexts of one configuration, made by the control thread. Immutable.
+struct TlsContexts {
+  std::shared_ptr<const protocol::ServerTlsContext> server;   ///< null: no TLS configured
+  /// By routing::BackendTlsConfig::context_key(). A context that could not be made is absent: its legs fail with backend_fault.
+  std::unordered_map<std::string, std::shared_ptr<const protocol::ClientTlsContext>> clients;
+  std::string mock_secret;
+};
+
+// ---- control → worker ---------------------------------------------------------------------------------------------
+
+struct NewDirectory {
+  std::shared_ptr<const routing::Directory> directory;
+  std::vector<std::shared_ptr<const routing::BranchView>> views;
+  std::shared_ptr<const TlsContexts> tls;
+};
+struct NewView {
+  const routing::Directory* directory = nullptr;   ///< identity only: a view of an older directory is dropped
+  std::size_t index = 0;
+  std::shared_ptr<const routing::BranchView> view;
+};
+struct VerifierReady {
+  VerifierQuery query;
+  VerifierAnswer answer;
+};
+/// A CancelRequest that another worker received: the owner of the session acts.
+struct CancelSearch {
+  protocol::CancelRequest request;
+  std::uint32_t origin_worker = 0;
+  std::uint64_t origin_session = 0;
+};
+/// The answer: found and done (or failed), or not here.
+struct CancelAnswer {
+  std::uint64_t origin_session = 0;
+  bool found = false;
+};
+struct BeginDrain {};
+struct StopNow {};
+struct CollectSessions {
+  std::uint64_t request = 0;
+};
+using ToWorker = std::variant<NewDirectory, NewView, VerifierReady, CancelSearch, CancelAnswer, BeginDrain, StopNow, CollectSessions>;
+
+// ---- worker → control ---------------------------------------------------------------------------------------------
+
+struct BranchWanted {
+  std::string branch;
+};
+struct DialFailed {
+  std::string branch;
+  int member = -1;
+};
+struct SessionsCollected {
+  std::uint64_t request = 0;
+  std::vector<SessionRow> rows;
+};
+/// While draining: the worker has no session left.
+struct WorkerEmpty {
+  std::uint32_t worker = 0;
+};
+/// The worker's loop has ended; its thread can be joined.
+struct WorkerStopped {
+  std::uint32_t worker = 0;
+};
+using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, SessionsCollected, WorkerEmpty, WorkerStopped>;
+
+}  // namespace pointsman::proxy

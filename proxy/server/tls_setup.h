@@ -1,0 +1,18 @@
+#pragma once
+// Makes the TLS contexts of a configuration. Reads files: control thread only.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "proxy/server/messages.h"
+#include "routing/config.h"
+
+namespace pointsman::proxy {
+
+/// An error when the server's certificate or key cannot be used. Backend contexts that cannot be made are listed in `warnings` and left out: their
+/// branches' legs fail with backend_fault while all others work.
+base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing::Config& config, std::vector<std::string>& warnings);
+
+}  // namespace pointsman::proxy

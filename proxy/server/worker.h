@@ -1,0 +1,171 @@
+#pragma once
+// A worker: one thread, one loop, and everything its sessions need. An island: a connection never leaves it, nothing in a session is atomic. It
+// talks to the control thread and to other workers through mailboxes only.
+
+#include <uv.h>
+
+#include <atomic>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/token_bucket.h"
+#include "metrics/blocks.h"
+#include "proxy/io/buffer_pool.h"
+#include "proxy/io/mailbox.h"
+#include "proxy/io/timing_wheel.h"
+#include "proxy/server/listener.h"
+#include "proxy/server/messages.h"
+#include "proxy/session/cancel_dial.h"
+#include "proxy/session/session.h"
+
+namespace pointsman::proxy {
+
+/// The few numbers all threads touch: at accept and at the end of a connection only.
+struct SharedCounts {
+  std::atomic<std::uint32_t> connections{0};
+};
+
+/// Connections above max_connections that are let in far enough to be told 57P03 `limit`; beyond them a plain close.
+inline constexpr std::uint32_t kOverLimitAllowance = 64;
+
+class Worker final : public AcceptSink {
+ public:
+  Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t max_connections, SharedCounts& shared, Mailbox<ToControl>& control,
+         NewDirectory first);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  /// Before run(): descriptors per listener of the configuration, in order; owned from here on. And the other workers, by index.
+  void set_up(const std::vector<int>& listening, const std::vector<Worker*>& all);
+  /// The thread's body: returns when StopNow was handled and every handle is closed.
+  void run();
+  /// Any thread.
+  void post(ToWorker message) { mailbox_.post(std::move(message)); }
+  const metrics::WorkerBlock& block() const { return block_; }
+
+  // ---- for sessions and cancel dials, on the worker's thread ----
+  uv_loop_t* loop() { return &loop_; }
+  TimingWheel& wheel() { return wheel_; }
+  Scratch& scratch() { return *scratch_; }
+  BufferPool& pool() { return pool_; }
+  std::uint32_t index() const { return index_; }
+  std::uint32_t worker_count() const { return worker_count_; }
+  std::uint32_t max_connections() const { return max_connections_; }
+  bool draining() const { return draining_; }
+  const std::shared_ptr<const routing::Directory>& directory() const { return directory_; }
+  const TlsContexts& tls() const { return *tls_; }
+  std::string_view listener_name(std::size_t listener) const;
+  std::shared_ptr<const routing::BranchView> branch(std::string_view name);
+  void random_bytes(base::MutableBytes out);
+  std::uint32_t& held(const std::string& branch) { return held_[branch]; }
+  const metrics::Dimensions& dimensions_of(const routing::BranchView& view) const;
+  metrics::BranchSlot& spare_slot() { return spare_slot_; }
+  /// True while this millisecond's budget of handshake steps lasts.
+  bool take_handshake_turn();
+
+  void ask_verifier(Session& session, const AskVerifier& ask);
+  void report_dial_failure(const std::string& branch, int member);
+  void serve_cancel(Session& session, const protocol::CancelRequest& request);
+  /// Cancels what the session's backend is doing; nobody waits for the outcome.
+  void cancel_of(const Session& session);
+  void add_cancel_key(Session& session);
+  void remove_cancel_key(Session& session);
+  void note_active(Session& session);
+  void login_ended(Session& session);
+  void count_handshake(std::string_view version);
+  void log_login(const Session& session, const SessionCore& core, std::size_t listener);
+  void count_end(const Session& session, const SessionCore& core, std::size_t listener, metrics::BranchSlot* slot, EndReason reason,
+                 const std::optional<routing::Refusal>& refusal);
+  void retire(Session& session);
+  void cancel_dial_done(CancelDial& dial, bool sent);
+  void forget(CancelDial& dial);
+
+ private:
+  struct CachedVerifier {
+    VerifierAnswer answer;
+  };
+  struct PendingCancel {
+    std::uint32_t answers_missing = 0;
+    std::uint8_t source[16] = {};
+  };
+
+  // AcceptSink
+  void on_accepted(std::size_t listener, int fd, const routing::SocketAddress& peer) override;
+  void on_accept_paused(std::size_t listener, int error) override;
+
+  void handle(ToWorker&& message);
+  void apply(NewDirectory&& message);
+  void apply(NewView&& message);
+  void apply(VerifierReady&& message);
+  void apply(CancelSearch&& message);
+  void apply(CancelAnswer&& message);
+  void apply(BeginDrain&& message);
+  void apply(StopNow&& message);
+  void apply(CollectSessions&& message);
+
+  void wake_held(std::string_view branch);
+  Session* find_by_cancel_key(const protocol::CancelRequest& request);
+  void begin_cancel(const Session& session, std::uint32_t origin_worker, std::uint64_t origin_session);
+  void start_waiting_cancels();
+  void finish_cancel(std::uint64_t origin_session, metrics::CancelOutcome outcome);
+  base::TokenBucket& guesses_of(const std::uint8_t (&source)[16]);
+  void bury();
+  void sweep_quiet();
+  void close_handles();
+  std::vector<Session*> all_sessions();
+
+  std::uint32_t index_;
+  std::uint32_t worker_count_;
+  std::uint32_t max_connections_;
+  SharedCounts& shared_;
+  Mailbox<ToControl>& control_;
+  std::vector<Worker*> workers_;
+
+  uv_loop_t loop_{};
+  uv_idle_t burial_{};       // runs once after sessions ended: their memory goes outside of their own calls
+  uv_timer_t quiet_timer_{};
+  Mailbox<ToWorker> mailbox_;
+  TimingWheel wheel_;
+  BufferPool pool_;
+  std::unique_ptr<Scratch> scratch_;
+  std::vector<std::unique_ptr<Listener>> listeners_;
+
+  std::shared_ptr<const routing::Directory> directory_;
+  std::vector<std::shared_ptr<const routing::BranchView>> views_;
+  std::shared_ptr<const TlsContexts> tls_;
+
+  std::uint64_t next_session_ = 1;
+  std::unordered_map<std::uint64_t, Session*> sessions_;
+  std::map<std::uint64_t, Session*> logins_;              // not yet relaying, oldest first
+  std::unordered_multimap<std::uint32_t, Session*> cancel_keys_;   // by backend PID
+  std::unordered_map<std::string, CachedVerifier> verifiers_;      // by role, zero byte, branch
+  std::unordered_map<std::string, std::uint32_t> held_;
+  std::unordered_map<std::string, base::Instant> wanted_;          // when the control thread was last told that a branch is in use
+  std::unordered_map<std::uint64_t, PendingCancel> pending_cancels_;
+  std::unordered_map<CancelDial*, std::unique_ptr<CancelDial>> dials_;
+  std::size_t dials_running_ = 0;
+  std::deque<CancelTarget> waiting_cancels_;
+  std::vector<base::TokenBucket> guesses_;                // wrong cancel keys by hash of the source's network
+  std::vector<std::uint64_t> active_tls_;
+  std::vector<Session*> dead_sessions_;
+  std::vector<std::unique_ptr<CancelDial>> dead_dials_;
+
+  metrics::WorkerBlock block_;
+  metrics::Dimensions spare_dimensions_;
+  metrics::BranchSlot spare_slot_;
+  std::uint64_t handshake_ms_ = 0;
+  std::uint32_t handshakes_this_ms_ = 0;
+  bool draining_ = false;
+  bool stopping_ = false;
+  bool empty_reported_ = false;
+};
+
+}  // namespace pointsman::proxy
