@@ -1,6 +1,6 @@
 #pragma once
-// A rate limit with a burst, in one word of state (the generic cell rate algorithm, ITU-T I.371): the instant at which the bucket is full
-// again. Time is an argument. One thread.
+// A rate limit with a burst, in one word of state (the generic cell rate algorithm, ITU-T I.371): the instant at which
+// the bucket is full again. Time is an argument. One thread.
 
 #include <algorithm>
 #include <cstdint>

@@ -220,7 +220,9 @@ void Scrape::add_branch(const BranchBlock& block, const Vocabulary& words, const
   add(Metric::kHeldConnections, {branch.branch}, static_cast<double>(sum_holding(block)));
   HistogramSum held;
   for (std::size_t worker = 0; worker < size.workers; ++worker) held.add(block.slot(worker).hold_seconds);
-  add(Metric::kHoldSeconds, {branch.branch}, held);
+  // Few branches ever hold a login, and a histogram is 23 series.
+  const bool any_held = std::any_of(held.counts.begin(), held.counts.end(), [](std::uint64_t count) { return count != 0; });
+  if (any_held) add(Metric::kHoldSeconds, {branch.branch}, held);
 }
 
 std::size_t Scrape::series() const { return impl_->series; }

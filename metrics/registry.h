@@ -59,7 +59,7 @@ class Scrape {
   void add_info(Metric metric, std::string_view label_value, const std::map<std::string, std::string>& labels);
 
   void add_workers(std::span<const WorkerBlock* const> workers, const Vocabulary& words);
-  /// Counters that were never touched are left out.
+  /// Counters that were never touched are left out, gauges are not.
   void add_branch(const BranchBlock& block, const Vocabulary& words, const BranchWords& branch);
 
   /// A histogram counts as all its lines.

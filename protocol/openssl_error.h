@@ -12,7 +12,8 @@ inline void clear_openssl_errors() {
   if (ERR_peek_error() != 0) ERR_clear_error();
 }
 
-/// The oldest entry, which names the cause ("wrong version number"), and empties the queue. `fallback` when there is none.
+/// The oldest entry, which names the cause ("wrong version number"), and empties the queue. `fallback` when there is
+/// none.
 inline std::string take_openssl_error(const char* fallback) {
   const unsigned long code = ERR_get_error();
   const char* const reason = code == 0 ? nullptr : ERR_reason_error_string(code);

@@ -52,7 +52,8 @@ class Attributes {
 
 /// `printable` of RFC 5802: visible ASCII without the comma (is_scram_printable() of auth-scram.c).
 bool is_nonce(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f && c != ','; });
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f && c != ','; });
 }
 
 std::string joined(std::string_view a, std::string_view b, std::string_view c) {
@@ -67,16 +68,21 @@ std::string binding_attribute(std::string_view gs2_header, std::string_view endp
   return base64_encode(std::string(gs2_header).append(endpoint_hash));
 }
 
-ScramKey hmac(const ScramKey& key, std::string_view data) { return hmac_sha256(base::as_text(key.span()), data); }
+ScramKey hmac(const ScramKey& key, std::string_view data) {
+  return hmac_sha256(base::as_text(key.span()), data);
+}
 
 /// ClientProof to ClientKey and back.
 ScramKey exclusive_or(const ScramKey& a, const ScramKey& b) {
   ScramKey result;
-  for (std::size_t i = 0; i < ScramKey::size(); ++i) result.data()[i] = static_cast<std::uint8_t>(a.data()[i] ^ b.data()[i]);
+  for (std::size_t i = 0; i < ScramKey::size(); ++i)
+    result.data()[i] = static_cast<std::uint8_t>(a.data()[i] ^ b.data()[i]);
   return result;
 }
 
-bool equal(const ScramKey& a, const ScramKey& b) { return CRYPTO_memcmp(a.data(), b.data(), ScramKey::size()) == 0; }
+bool equal(const ScramKey& a, const ScramKey& b) {
+  return CRYPTO_memcmp(a.data(), b.data(), ScramKey::size()) == 0;
+}
 
 }  // namespace
 
@@ -84,7 +90,10 @@ bool equal(const ScramKey& a, const ScramKey& b) { return CRYPTO_memcmp(a.data()
 
 ScramServer::ScramServer(const ScramVerifier& verifier, bool is_mock, std::string nonce, bool offer_plus,
                          std::string_view endpoint_hash)
-    : verifier_(verifier), is_mock_(is_mock), offer_plus_(offer_plus), server_nonce_(std::move(nonce)),
+    : verifier_(verifier),
+      is_mock_(is_mock),
+      offer_plus_(offer_plus),
+      server_nonce_(std::move(nonce)),
       endpoint_hash_(endpoint_hash) {
   POINTSMAN_CHECK(is_nonce(server_nonce_));
   POINTSMAN_CHECK(!offer_plus || !endpoint_hash_.empty());
@@ -105,7 +114,8 @@ ScramServer::Outcome ScramServer::fail(Outcome outcome, std::string_view reason)
 ScramServer::Outcome ScramServer::on_initial(std::string_view mechanism, std::string_view data) {
   POINTSMAN_CHECK(step_ == Step::kInitial);
   used_plus_ = offer_plus_ && mechanism == kScramSha256Plus;
-  if (!used_plus_ && mechanism != kScramSha256) return malformed("client selected a SASL mechanism that was not offered");
+  if (!used_plus_ && mechanism != kScramSha256)
+    return malformed("client selected a SASL mechanism that was not offered");
   if (data.size() > kMaxSaslMessage) return malformed("client-first-message is too long");
   if (data.find('\0') != std::string_view::npos) return malformed("zero byte in client-first-message");
   if (const auto outcome = read_gs2_header(data); outcome != Outcome::kContinue) return outcome;
@@ -124,8 +134,8 @@ ScramServer::Outcome ScramServer::on_initial(std::string_view mechanism, std::st
   if (!attributes.at_end()) return malformed("malformed attribute in client-first-message");
 
   combined_nonce_ = std::string(*nonce).append(server_nonce_);
-  server_first_ = joined("r=" + combined_nonce_, "s=" + base64_encode(verifier_.salt),
-                         "i=" + std::to_string(verifier_.iterations));
+  server_first_ =
+      joined("r=" + combined_nonce_, "s=" + base64_encode(verifier_.salt), "i=" + std::to_string(verifier_.iterations));
   message_ = server_first_;
   step_ = Step::kFinal;
   return Outcome::kContinue;
@@ -136,7 +146,8 @@ ScramServer::Outcome ScramServer::read_gs2_header(std::string_view data) {
   std::size_t size = 2;
   if (flag == 'n' || flag == 'y') {
     if (used_plus_) return malformed("SCRAM-SHA-256-PLUS without channel binding data");
-    if (flag == 'y' && offer_plus_) return fail(Outcome::kBindingNegotiation, "SCRAM channel binding negotiation error");
+    if (flag == 'y' && offer_plus_)
+      return fail(Outcome::kBindingNegotiation, "SCRAM channel binding negotiation error");
     if (data.size() < size || data[1] != ',') return malformed("comma expected behind the channel-binding flag");
   } else if (flag == 'p') {
     if (!used_plus_) return malformed("channel binding data without SCRAM-SHA-256-PLUS");
@@ -204,7 +215,9 @@ ScramServer::Outcome ScramServer::check_proof(const ScramKey& proof, std::string
 
 ScramClient::ScramClient(ScramLoginKeys keys, std::string nonce, bool use_plus, bool tls_without_plus,
                          std::string_view endpoint_hash)
-    : keys_(std::move(keys)), nonce_(std::move(nonce)), endpoint_hash_(use_plus ? endpoint_hash : std::string_view()),
+    : keys_(std::move(keys)),
+      nonce_(std::move(nonce)),
+      endpoint_hash_(use_plus ? endpoint_hash : std::string_view()),
       use_plus_(use_plus) {
   POINTSMAN_CHECK(is_nonce(nonce_));
   POINTSMAN_CHECK(!use_plus || !endpoint_hash_.empty());
@@ -215,7 +228,9 @@ ScramClient::ScramClient(ScramLoginKeys keys, std::string nonce, bool use_plus, 
   }
 }
 
-std::string_view ScramClient::mechanism() const { return use_plus_ ? kScramSha256Plus : kScramSha256; }
+std::string_view ScramClient::mechanism() const {
+  return use_plus_ ? kScramSha256Plus : kScramSha256;
+}
 
 ScramClient::Outcome ScramClient::malformed(std::string_view reason) {
   step_ = Step::kDone;
@@ -238,11 +253,13 @@ ScramClient::Outcome ScramClient::on_continue(std::string_view data) {
   const auto nonce = attributes.expect('r');
   if (!nonce) return malformed("nonce expected in server-first-message");
   if (nonce->size() > kMaxScramNonce || !is_nonce(*nonce)) return malformed("malformed nonce in server-first-message");
-  if (nonce->size() <= nonce_.size() || !nonce->starts_with(nonce_)) return malformed("server nonce does not extend ours");
+  if (nonce->size() <= nonce_.size() || !nonce->starts_with(nonce_))
+    return malformed("server nonce does not extend ours");
   const auto salt_text = attributes.expect('s');
   if (!salt_text) return malformed("salt expected in server-first-message");
   const auto salt = base64_decode(*salt_text);
-  if (!salt || salt->empty() || salt->size() > kMaxScramSalt) return malformed("malformed salt in server-first-message");
+  if (!salt || salt->empty() || salt->size() > kMaxScramSalt)
+    return malformed("malformed salt in server-first-message");
   const auto iterations = attributes.expect('i');
   if (!iterations || !parse_scram_iterations(*iterations)) return malformed("iteration count missing or out of bounds");
   if (!attributes.at_end()) return malformed("garbage at the end of server-first-message");

@@ -1,11 +1,11 @@
 #pragma once
-// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS with stored keys, both roles, sans-IO. Single-threaded objects, no PBKDF2 here: the server
-// side needs only a verifier, and it gives out the ClientKey with which the client side logs in to a backend that holds the same
-// verifier. Sources: RFC 5802, RFC 7677, RFC 5929 (tls-server-end-point); PostgreSQL src/backend/libpq/auth-scram.c and
-// src/common/scram-common.c.
+// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS with stored keys, both roles, sans-IO. Single-threaded objects, no PBKDF2 here:
+// the server side needs only a verifier, and it gives out the ClientKey with which the client side logs in to a backend
+// that holds the same verifier. Sources: RFC 5802, RFC 7677, RFC 5929 (tls-server-end-point); PostgreSQL
+// src/backend/libpq/auth-scram.c and src/common/scram-common.c.
 //
-//   recovering the key: ClientProof = ClientKey XOR HMAC(StoredKey, AuthMessage); the owner of StoredKey computes the HMAC, so
-//   ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage), proved by SHA-256(ClientKey) == StoredKey.
+//   recovering the key: ClientProof = ClientKey XOR HMAC(StoredKey, AuthMessage); the owner of StoredKey computes the
+//   HMAC, so ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage), proved by SHA-256(ClientKey) == StoredKey.
 
 #include <cstdint>
 #include <optional>
@@ -22,7 +22,7 @@ using ScramKey = base::SecretArray<32>;
 /// pg_authid.rolpassword of a SCRAM role: `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>` (base64 parts).
 struct ScramVerifier {
   std::uint32_t iterations = 0;
-  std::string salt;        ///< raw bytes
+  std::string salt;  ///< raw bytes
   ScramKey stored_key;
   ScramKey server_key;
 };
@@ -40,8 +40,8 @@ std::optional<ScramVerifier> parse_scram_verifier(std::string_view text);
 /// The result is a secret: it lets its holder act as the server, and, with one overheard login, as the role.
 std::string format_scram_verifier(const ScramVerifier& verifier);
 
-/// The verifier of a role that does not exist or has none: looks real, is stable per name (salt = HMAC-SHA-256(secret, name) cut to
-/// 16 bytes, as mock_scram_secret() does), and no proof fits it.
+/// The verifier of a role that does not exist or has none: looks real, is stable per name (salt = HMAC-SHA-256(secret,
+/// name) cut to 16 bytes, as mock_scram_secret() does), and no proof fits it.
 ScramVerifier make_mock_verifier(std::string_view secret, std::string_view role_name);
 
 /// The keys for logging in elsewhere. Wiped on destruction.
@@ -53,25 +53,27 @@ struct ScramLoginKeys {
 
 /// What channel binding the connection can do.
 struct ChannelBinding {
-  bool available = false;            ///< TLS is up and the certificate's hash is known
-  std::string_view endpoint_hash;    ///< tls-server-end-point data; not stored beyond the call it is given to
+  bool available = false;          ///< TLS is up and the certificate's hash is known
+  std::string_view endpoint_hash;  ///< tls-server-end-point data; not stored beyond the call it is given to
 };
 
 /// Server side of one exchange.
 class ScramServer {
  public:
   enum class Outcome {
-    kContinue,            ///< send message() as AuthenticationSASLContinue
-    kSuccess,             ///< send message() as AuthenticationSASLFinal (when the login is complete); login_keys() is set
-    kWrongPassword,       ///< also for mock verifiers: indistinguishable outside
-    kMalformed,           ///< 08P01; reason() says what
+    kContinue,       ///< send message() as AuthenticationSASLContinue
+    kSuccess,        ///< send message() as AuthenticationSASLFinal (when the login is complete); login_keys() is set
+    kWrongPassword,  ///< also for mock verifiers: indistinguishable outside
+    kMalformed,      ///< 08P01; reason() says what
     kBindingNegotiation,  ///< `y` although we offered PLUS: 28000 (auth-scram.c, "channel binding negotiation error")
     kBindingMismatch,     ///< channel binding check failed: 28000
     kUnsupported,         ///< authzid or mandatory extension: 0A000
   };
 
-  /// `verifier` is copied. `is_mock`: run the exchange to its end and then fail. `nonce` is 18 random bytes in base64 (printable).
-  ScramServer(const ScramVerifier& verifier, bool is_mock, std::string nonce, bool offer_plus, std::string_view endpoint_hash);
+  /// `verifier` is copied. `is_mock`: run the exchange to its end and then fail. `nonce` is 18 random bytes in base64
+  /// (printable).
+  ScramServer(const ScramVerifier& verifier, bool is_mock, std::string nonce, bool offer_plus,
+              std::string_view endpoint_hash);
 
   /// The mechanisms to offer, in order.
   std::vector<std::string_view> mechanisms() const;
@@ -108,15 +110,17 @@ class ScramServer {
   enum class Step : std::uint8_t { kInitial, kFinal, kDone } step_ = Step::kInitial;
 };
 
-/// Client side of one exchange, toward a hostile backend: nonce must extend ours, iterations and salt are bounded, the server
-/// signature is verified.
+/// Client side of one exchange, toward a hostile backend: nonce must extend ours, iterations and salt are bounded, the
+/// server signature is verified.
 class ScramClient {
  public:
   enum class Outcome { kContinue, kDone, kMalformed, kBadServerSignature };
 
-  /// `nonce` printable. With `use_plus` the binding is tls-server-end-point over `endpoint_hash`; otherwise the gs2 flag is `n`
+  /// `nonce` printable. With `use_plus` the binding is tls-server-end-point over `endpoint_hash`; otherwise the gs2
+  /// flag is `n`
   /// (`tls_without_plus` false) or `y` when TLS is up but the server did not offer PLUS.
-  ScramClient(ScramLoginKeys keys, std::string nonce, bool use_plus, bool tls_without_plus, std::string_view endpoint_hash);
+  ScramClient(ScramLoginKeys keys, std::string nonce, bool use_plus, bool tls_without_plus,
+              std::string_view endpoint_hash);
 
   std::string_view mechanism() const;
   /// The client-first-message.
@@ -153,12 +157,14 @@ std::string base64_encode(std::string_view raw);
 std::optional<std::string> base64_decode(std::string_view text);
 /// The same for exactly 32 bytes, which are never outside of a ScramKey.
 std::optional<ScramKey> base64_decode_key(std::string_view text);
-constexpr std::size_t base64_size(std::size_t raw) { return (raw + 2) / 3 * 4; }
-/// 1..kMaxScramIterations without sign or leading zero. No lower bound is needed: keys are stored, nothing is derived from a number
-/// that a peer names, and a role made with a small `scram_iterations` (PostgreSQL 16) is lawful.
+constexpr std::size_t base64_size(std::size_t raw) {
+  return (raw + 2) / 3 * 4;
+}
+/// 1..kMaxScramIterations without sign or leading zero. No lower bound is needed: keys are stored, nothing is derived
+/// from a number that a peer names, and a role made with a small `scram_iterations` (PostgreSQL 16) is lawful.
 std::optional<std::uint32_t> parse_scram_iterations(std::string_view text);
-/// Derives a verifier (and the ClientKey) from a password by PBKDF2. Slow on purpose: for tools and tests, never on a loop.
-/// The password is used as given; SASLprep is the caller's affair.
+/// Derives a verifier (and the ClientKey) from a password by PBKDF2. Slow on purpose: for tools and tests, never on a
+/// loop. The password is used as given; SASLprep is the caller's affair.
 struct DerivedScram {
   ScramVerifier verifier;
   ScramKey client_key;

@@ -17,8 +17,8 @@ namespace {
 
 constexpr std::size_t kSha256Block = 64;
 
-/// Fetched once: HMAC(), EVP_Q_mac() and EVP_sha256() make OpenSSL 3.0 look the algorithm up anew on every call, which costs more
-/// than the hash of a short message. Never freed: it lives as long as the process.
+/// Fetched once: HMAC(), EVP_Q_mac() and EVP_sha256() make OpenSSL 3.0 look the algorithm up anew on every call, which
+/// costs more than the hash of a short message. Never freed: it lives as long as the process.
 const EVP_MD* sha256_method() {
   static const EVP_MD* const method = EVP_MD_fetch(nullptr, "SHA256", nullptr);
   POINTSMAN_CHECK(method != nullptr);
@@ -79,8 +79,8 @@ std::optional<std::size_t> base64_decoded_size(std::string_view text) {
   return text.size() / 4 * 3 - padding;
 }
 
-/// Requires: `out` has base64_decoded_size(text) bytes. False when a character is none of base64's or unused bits are not zero:
-/// each value has one spelling, so that texts can be compared in place of bytes.
+/// Requires: `out` has base64_decoded_size(text) bytes. False when a character is none of base64's or unused bits are
+/// not zero: each value has one spelling, so that texts can be compared in place of bytes.
 bool base64_decode_to(std::string_view text, std::span<std::uint8_t> out) {
   std::uint32_t bits = 0;
   unsigned held = 0;
@@ -149,7 +149,8 @@ ScramKey hmac_sha256(std::string_view key, std::string_view data) {
 std::string base64_encode(std::string_view raw) {
   std::string text((raw.size() + 2) / 3 * 4, '\0');
   // Writes the terminator too, where std::string keeps its own.
-  EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()), base::as_bytes(raw).data(), static_cast<int>(raw.size()));
+  EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()), base::as_bytes(raw).data(),
+                  static_cast<int>(raw.size()));
   return text;
 }
 
@@ -206,8 +207,8 @@ std::string format_scram_verifier(const ScramVerifier& verifier) {
 }
 
 ScramVerifier make_mock_verifier(std::string_view secret, std::string_view role_name) {
-  // The keys stay zero, as in mock_scram_secret(): a fitting proof would need a SHA-256 preimage of zero, and the exchange is
-  // doomed besides.
+  // The keys stay zero, as in mock_scram_secret(): a fitting proof would need a SHA-256 preimage of zero, and the
+  // exchange is doomed besides.
   ScramVerifier verifier;
   verifier.iterations = kDefaultScramIterations;
   verifier.salt = base::as_text(hmac_sha256(secret, role_name).span()).substr(0, kScramSaltSize);

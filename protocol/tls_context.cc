@@ -36,9 +36,11 @@ using Context = std::unique_ptr<SSL_CTX, Free<&SSL_CTX_free>>;
 using PrivateKey = std::unique_ptr<EVP_PKEY, Free<&EVP_PKEY_free>>;
 using MemoryBio = std::unique_ptr<BIO, Free<&BIO_free_all>>;
 
-/// AEAD with forward secrecy only. The 128-bit suites stand first: they cost less, also in the handshake (SHA-256, not SHA-384).
+/// AEAD with forward secrecy only. The 128-bit suites stand first: they cost less, also in the handshake (SHA-256, not
+/// SHA-384).
 constexpr char kTls12Ciphers[] =
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-"
+    "SHA384:"
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 constexpr char kTls13Ciphers[] = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256";
 constexpr char kGroups[] = "X25519:P-256:P-384";
@@ -53,8 +55,8 @@ constexpr auto kAlpnList = [] {
   return list;
 }();
 
-/// A client that offers ALPN must offer `postgresql`; one without ALPN is judged by the session (direct TLS needs it, SSLRequest
-/// does not). As alpn_cb() of be-secure-openssl.c.
+/// A client that offers ALPN must offer `postgresql`; one without ALPN is judged by the session (direct TLS needs it,
+/// SSLRequest does not). As alpn_cb() of be-secure-openssl.c.
 int select_alpn(SSL* /*ssl*/, const unsigned char** out, unsigned char* out_size, const unsigned char* offered,
                 unsigned int offered_size, void* /*argument*/) {
   unsigned char* chosen = nullptr;
@@ -67,10 +69,16 @@ int select_alpn(SSL* /*ssl*/, const unsigned char** out, unsigned char* out_size
 }
 
 /// OpenSSL would ask on the terminal.
-int refuse_passphrase(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*argument*/) { return -1; }
+int refuse_passphrase(char* /*buffer*/, int /*size*/, int /*writing*/, void* /*argument*/) {
+  return -1;
+}
 
-base::Error openssl_failed(const std::string& what) { return {what + ": " + take_openssl_error("unknown error")}; }
-base::Error file_failed(const std::string& path, const char* what) { return {path + ": " + what}; }
+base::Error openssl_failed(const std::string& what) {
+  return {what + ": " + take_openssl_error("unknown error")};
+}
+base::Error file_failed(const std::string& path, const char* what) {
+  return {path + ": " + what};
+}
 
 struct FileDescriptor {
   int value = -1;
@@ -79,7 +87,8 @@ struct FileDescriptor {
   }
 };
 
-/// The rule of libpq (fe-secure-openssl.c): a key of root's may be readable by its group, every other must be its owner's alone.
+/// The rule of libpq (fe-secure-openssl.c): a key of root's may be readable by its group, every other must be its
+/// owner's alone.
 const char* objection_to_key_file(const struct stat& status) {
   if (!S_ISREG(status.st_mode)) return "private key is not a regular file";
   if (status.st_uid != 0 && status.st_uid != ::geteuid()) return "private key must be owned by this user or root";
@@ -148,9 +157,10 @@ base::Result<Context> make_context(const SSL_METHOD* method, TlsVersion min_vers
   Context context(SSL_CTX_new(method));
   if (context == nullptr) return openssl_failed("TLS context");
   SSL_CTX* const ctx = context.get();
-  SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |
-                               SSL_OP_CIPHER_SERVER_PREFERENCE);
-  // Without NO_AUTO_CHAIN, OpenSSL builds and verifies a chain out of its trust store in every handshake when the file has but the leaf.
+  SSL_CTX_set_options(
+      ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  // Without NO_AUTO_CHAIN, OpenSSL builds and verifies a chain out of its trust store in every handshake when the file
+  // has but the leaf.
   SSL_CTX_set_mode(ctx, SSL_MODE_NO_AUTO_CHAIN);
   // An engine is drained after every read; quiet ones give their buffers back by TlsEngine::release_buffers().
   SSL_CTX_clear_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_RELEASE_BUFFERS);
@@ -167,7 +177,8 @@ base::Result<Context> make_context(const SSL_METHOD* method, TlsVersion min_vers
 
 std::string subject_of(const X509* certificate) {
   const MemoryBio bio(BIO_new(BIO_s_mem()));
-  if (bio == nullptr || X509_NAME_print_ex(bio.get(), X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253) < 0) return {};
+  if (bio == nullptr || X509_NAME_print_ex(bio.get(), X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253) < 0)
+    return {};
   char* data = nullptr;
   const long size = BIO_get_mem_data(bio.get(), &data);
   return {data, static_cast<std::size_t>(size)};
@@ -222,7 +233,9 @@ base::Result<std::shared_ptr<const ServerTlsContext>> ServerTlsContext::create(c
   return std::shared_ptr<const ServerTlsContext>(std::move(result));
 }
 
-ServerTlsContext::~ServerTlsContext() { SSL_CTX_free(context_); }
+ServerTlsContext::~ServerTlsContext() {
+  SSL_CTX_free(context_);
+}
 
 // ---- client ------------------------------------------------------------------------------------------------------
 
@@ -256,6 +269,8 @@ base::Result<std::shared_ptr<const ClientTlsContext>> ClientTlsContext::create(c
   return std::shared_ptr<const ClientTlsContext>(std::move(result));
 }
 
-ClientTlsContext::~ClientTlsContext() { SSL_CTX_free(context_); }
+ClientTlsContext::~ClientTlsContext() {
+  SSL_CTX_free(context_);
+}
 
 }  // namespace pointsman::protocol

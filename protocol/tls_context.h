@@ -1,7 +1,7 @@
 #pragma once
-// Configured OpenSSL contexts. Immutable once made and safe to share between threads by shared_ptr; a reload makes new ones and
-// live connections keep the old. Files are read here: never on a worker's loop.
-// Sources: src/backend/libpq/be-secure-openssl.c, RFC 5929 section 4 (tls-server-end-point), RFC 7301 (ALPN).
+// Configured OpenSSL contexts. Immutable once made and safe to share between threads by shared_ptr; a reload makes new
+// ones and live connections keep the old. Files are read here: never on a worker's loop. Sources:
+// src/backend/libpq/be-secure-openssl.c, RFC 5929 section 4 (tls-server-end-point), RFC 7301 (ALPN).
 
 #include <cstddef>
 #include <cstdint>
@@ -18,20 +18,20 @@ namespace pointsman::protocol {
 /// A certificate chain's DER bytes, leaf included: what makes kTlsHandshakeRoom (tls_engine.h) enough.
 inline constexpr std::size_t kMaxTlsChain = 24 * 1024;
 
-/// tls-server-end-point data of a certificate: its hash by its signature's digest, SHA-256 in place of MD5 and SHA-1 (RFC 5929,
-/// section 4.1). Empty when the signature has none (Ed25519).
+/// tls-server-end-point data of a certificate: its hash by its signature's digest, SHA-256 in place of MD5 and SHA-1
+/// (RFC 5929, section 4.1). Empty when the signature has none (Ed25519).
 std::string certificate_endpoint_hash(const x509_st* certificate);
 
 enum class TlsVersion : std::uint8_t { k12, k13 };
 
 struct ServerTlsSettings {
-  std::string certificate_file;   ///< PEM chain, leaf first
-  std::string key_file;           ///< PEM; 0600 if ours, up to 0640 if root's (T28), checked here
+  std::string certificate_file;  ///< PEM chain, leaf first
+  std::string key_file;          ///< PEM; 0600 if ours, up to 0640 if root's (T28), checked here
   TlsVersion min_version = TlsVersion::k12;
 };
 
-/// The server side of TLS: TLS 1.2 (AEAD suites only) and 1.3, ALPN `postgresql`, no compression, no renegotiation, no tickets and no
-/// session cache (as PostgreSQL itself), no early data.
+/// The server side of TLS: TLS 1.2 (AEAD suites only) and 1.3, ALPN `postgresql`, no compression, no renegotiation, no
+/// tickets and no session cache (as PostgreSQL itself), no early data.
 class ServerTlsContext {
  public:
   static base::Result<std::shared_ptr<const ServerTlsContext>> create(const ServerTlsSettings& settings);
@@ -58,8 +58,8 @@ enum class BackendTlsMode : std::uint8_t { kDisable, kRequire, kVerifyCa, kVerif
 
 struct ClientTlsSettings {
   BackendTlsMode mode = BackendTlsMode::kVerifyFull;
-  std::string ca_file;            ///< needed by the verify modes; empty: the system's store
-  std::string certificate_file;   ///< client certificate, with key_file, or both empty
+  std::string ca_file;           ///< needed by the verify modes; empty: the system's store
+  std::string certificate_file;  ///< client certificate, with key_file, or both empty
   std::string key_file;
 };
 

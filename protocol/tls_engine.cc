@@ -18,11 +18,10 @@
 namespace pointsman::protocol {
 
 struct TlsEngine::Io {
-  base::Bytes input;                ///< what the call under way has not yet consumed
-  TlsOutput* output = nullptr;      ///< set during a call only
-  bool overflow = false;            ///< the output had no room: the connection is given up
+  base::Bytes input;            ///< what the call under way has not yet consumed
+  TlsOutput* output = nullptr;  ///< set during a call only
+  bool overflow = false;        ///< the output had no room: the connection is given up
   bool established = false;
-  bool closing = false;             ///< close_notify was sent
   bool failed = false;
   std::size_t handshake_input = 0;  ///< bytes given to handshake() so far
   std::vector<base::Byte> early;    ///< records that came behind the handshake's last, until the first read()
@@ -141,7 +140,9 @@ struct TlsEngine::Loan {
 
 TlsEngine::TlsEngine() : io_(std::make_unique<Io>()) {}
 
-TlsEngine::~TlsEngine() { SSL_free(ssl_); }
+TlsEngine::~TlsEngine() {
+  SSL_free(ssl_);
+}
 
 void TlsEngine::attach(ssl_ctx_st* context) {
   ssl_ = SSL_new(context);
@@ -163,7 +164,8 @@ std::unique_ptr<TlsEngine> TlsEngine::accept(std::shared_ptr<const ServerTlsCont
   return engine;
 }
 
-std::unique_ptr<TlsEngine> TlsEngine::connect(std::shared_ptr<const ClientTlsContext> context, const std::string& server_name) {
+std::unique_ptr<TlsEngine> TlsEngine::connect(std::shared_ptr<const ClientTlsContext> context,
+                                              const std::string& server_name) {
   std::unique_ptr<TlsEngine> engine(new TlsEngine);
   clear_openssl_errors();
   engine->attach(context->native());
@@ -208,7 +210,8 @@ TlsEngine::Status TlsEngine::handshake(base::Bytes encrypted, TlsOutput& output)
   if (io_->failed) return Status::kFailed;
   POINTSMAN_CHECK(!io_->established);
   if (server_context_ != nullptr) {
-    // OpenSSL takes 64 KiB as soon as it is called: not for a client that has sent nothing. It would also take a ClientHello of 128 KiB.
+    // OpenSSL takes 64 KiB as soon as it is called: not for a client that has sent nothing. It would also take a
+    // ClientHello of 128 KiB.
     if (encrypted.empty()) return Status::kNeedInput;
     io_->handshake_input += encrypted.size();
     if (io_->handshake_input > kMaxTlsHandshakeInput) return fail("TLS handshake is too long");
@@ -218,7 +221,8 @@ TlsEngine::Status TlsEngine::handshake(base::Bytes encrypted, TlsOutput& output)
   if (result == 1) {
     if (io_->input.size() > kTlsRecordPlain) return fail("too much data behind the TLS handshake");
     io_->early.assign(io_->input.begin(), io_->input.end());
-    // One BIO read per record in place of two, for header and body. Not before: it would hide early records in OpenSSL's buffer.
+    // One BIO read per record in place of two, for header and body. Not before: it would hide early records in
+    // OpenSSL's buffer.
     SSL_set_read_ahead(ssl_, 1);
     io_->established = true;
     return Status::kOk;
@@ -227,7 +231,7 @@ TlsEngine::Status TlsEngine::handshake(base::Bytes encrypted, TlsOutput& output)
     case Wait::kInput:
       return Status::kNeedInput;
     case Wait::kClosed:
-      return Status::kClosed;
+      return fail("closed during the TLS handshake");
     case Wait::kFailed:
       break;
   }
@@ -257,7 +261,8 @@ TlsEngine::Read TlsEngine::drain(base::Bytes encrypted, base::MutableBytes plain
   auto status = Status::kNeedInput;
   // Another SSL_read just to hear "no more" would cost as much as decrypting a short record.
   while (status == Status::kNeedInput && (!io_->input.empty() || SSL_has_pending(ssl_) != 0)) {
-    // The room that read() requires is never used up; a caller's arithmetic must not become an endless loop all the same.
+    // The room that read() requires is never used up; a caller's arithmetic must not become an endless loop all the
+    // same.
     POINTSMAN_CHECK(filled < plain.size());
     std::size_t got = 0;
     const int result = SSL_read_ex(ssl_, plain.data() + filled, plain.size() - filled, &got);
@@ -267,8 +272,8 @@ TlsEngine::Read TlsEngine::drain(base::Bytes encrypted, base::MutableBytes plain
     if (wait == Wait::kInput) break;
     status = wait == Wait::kClosed ? Status::kClosed : fail_from_openssl();
   }
-  // OpenSSL keeps a warning that it could not send and says nothing: a peer that provokes so many of them in one read is not spoken
-  // to any longer.
+  // OpenSSL keeps a warning that it could not send and says nothing: a peer that provokes so many of them in one read
+  // is not spoken to any longer.
   if (io_->overflow && status != Status::kFailed) status = fail_from_openssl();
   return {status, filled};
 }
@@ -286,8 +291,7 @@ bool TlsEngine::write(base::Bytes plain, TlsOutput& output) {
 }
 
 void TlsEngine::shutdown(TlsOutput& output) {
-  if (io_->failed || !io_->established || io_->closing) return;
-  io_->closing = true;
+  if (io_->failed || !io_->established || (SSL_get_shutdown(ssl_) & SSL_SENT_SHUTDOWN) != 0) return;
   const Loan loan(*io_, {}, output);
   // 0: ours is sent, the peer's has not come. Nobody waits for it: PostgreSQL's own Terminate has gone before.
   if (SSL_shutdown(ssl_) < 0) clear_openssl_errors();
@@ -306,9 +310,13 @@ bool TlsEngine::alpn_postgresql() const {
   return base::as_text({name, size}) == kAlpnPostgresql;
 }
 
-const char* TlsEngine::version() const { return SSL_get_version(ssl_); }
+const char* TlsEngine::version() const {
+  return SSL_get_version(ssl_);
+}
 
-bool TlsEngine::resumed() const { return SSL_session_reused(ssl_) == 1; }
+bool TlsEngine::resumed() const {
+  return SSL_session_reused(ssl_) == 1;
+}
 
 std::string TlsEngine::sni() const {
   const char* const name = SSL_get_servername(ssl_, TLSEXT_NAMETYPE_host_name);

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 
 #include "routing/topology.h"
 
@@ -13,11 +15,18 @@ void LagRing::add(Lsn primary_lsn, base::Instant at) {
   }
   entries_.push_back({primary_lsn, at});
   if (entries_.size() <= kMaxEntries) return;
-  std::deque<Entry> thinned;
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    if (i >= kMaxEntries / 2 || i % 2 == 0) thinned.push_back(entries_[i]);
+  // Full: the entry goes whose absence makes the smallest error for its age, so that entries end up spaced in proportion to their age.
+  std::size_t least = 1;
+  double least_error = 0;
+  for (std::size_t i = 1; i + 1 < entries_.size(); ++i) {
+    const double gap = base::to_seconds(entries_[i + 1].at - entries_[i - 1].at);
+    const double error = gap / std::max(base::to_seconds(at - entries_[i].at), 1e-9);
+    if (i == 1 || error < least_error) {
+      least = i;
+      least_error = error;
+    }
   }
-  entries_ = std::move(thinned);
+  entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(least));
 }
 
 std::optional<double> LagRing::lag_seconds(Lsn replayed, base::Instant now) const {

@@ -52,12 +52,17 @@ struct CancelAnswer {
   std::uint64_t origin_session = 0;
   bool found = false;
 };
+/// A login of another worker failed with this verifier: whoever has it cached asks again.
+struct VerifierStale {
+  std::string branch;
+  std::string role;
+};
 struct BeginDrain {};
 struct StopNow {};
 struct CollectSessions {
   std::uint64_t request = 0;
 };
-using ToWorker = std::variant<NewDirectory, NewView, VerifierReady, CancelSearch, CancelAnswer, BeginDrain, StopNow, CollectSessions>;
+using ToWorker = std::variant<NewDirectory, NewView, VerifierReady, VerifierStale, CancelSearch, CancelAnswer, BeginDrain, StopNow, CollectSessions>;
 
 // ---- worker → control ---------------------------------------------------------------------------------------------
 

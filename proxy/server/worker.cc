@@ -233,7 +233,14 @@ void Worker::ask_verifier(Session& session, const AskVerifier& ask) {
   query.token = ask.wait ? session.id() : 0;
   session.source_ip(query.source);
   control_.post(std::move(query));
+  // After the question, so that whoever asks next meets it under way: the next attempt may land on any worker.
+  if (ask.not_before == Instant{}) return;
+  for (Worker* worker : workers_) {
+    if (worker != this) worker->post(VerifierStale{ask.branch, ask.role});
+  }
 }
+
+void Worker::apply(VerifierStale&& message) { verifiers_.erase(verifier_key(message.role, message.branch)); }
 
 void Worker::apply(VerifierReady&& message) {
   const auto& answer = message.answer;

@@ -105,6 +105,7 @@ class Worker final : public AcceptSink {
   void apply(NewDirectory&& message);
   void apply(NewView&& message);
   void apply(VerifierReady&& message);
+  void apply(VerifierStale&& message);
   void apply(CancelSearch&& message);
   void apply(CancelAnswer&& message);
   void apply(BeginDrain&& message);

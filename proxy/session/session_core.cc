@@ -140,7 +140,9 @@ SessionCore::Next SessionCore::refuse(Refusal refusal) {
   fields.message = refusal.message;
   fields.detail = refusal.detail;
   fields.hint = refusal.hint;
-  fields.routine = routing::to_word(refusal.reason);
+  // Whoever may not log in hears the same word: which of the reasons it was stands in the log (T18).
+  const bool authentication = refusal.sqlstate == "28P01";
+  fields.routine = routing::to_word(authentication ? routing::Reason::kAuthFailed : refusal.reason);
   protocol::append_error_response(bytes, fields);
   send_client(std::move(bytes));
   actions_.push_back(Finish{EndReason::kRefused, std::move(refusal)});

@@ -319,9 +319,12 @@ SessionCore::Next SessionCore::backend_error(BackendLogin& phase, const protocol
     const std::string why = "server said " + std::string(error.sqlstate);
     return candidate_failed(std::move(phase.login), why, error.sqlstate == "57P03", now);
   }
-  if (!login.passthrough && error.sqlstate.substr(0, 2) == "28" && !phase.accepted) {
-    if (error.sqlstate == "28P01" && login.keys.has_value()) {
-      // Either our verifier is old, or this member's is (a replica that has not replayed the change): ask afresh to know which.
+  const bool pooled = identity_.decision->route == routing::RouteClass::kPool || identity_.decision->route == routing::RouteClass::kLocalPool;
+  // PgBouncer says 08P01 where PostgreSQL says 28P01; in the midst of SCRAM it can mean nothing else.
+  const bool wrong_key = error.sqlstate == "28P01" || (pooled && phase.scram != nullptr && error.sqlstate == "08P01");
+  if (!login.passthrough && !phase.accepted && (wrong_key || error.sqlstate.substr(0, 2) == "28")) {
+    if (wrong_key && login.keys.has_value()) {
+      // Either our verifier is old, or this server's is (a replica that has not replayed the change, a pool's own list): ask afresh to know which.
       phase.refusal_bytes = std::move(raw);
       phase.rechecking = true;
       actions_.push_back(AskVerifier{login.name.branch, login.name.role, now, true});
@@ -338,10 +341,12 @@ SessionCore::Next SessionCore::recheck_done(BackendLogin& phase, const VerifierA
                          std::equal(answer.verifier->stored_key.span().begin(), answer.verifier->stored_key.span().end(),
                                     login.keys->stored_key.span().begin());
   if (unchanged && identity_.decision->route == routing::RouteClass::kReplica) {
-    login.last_failure = "the replica has not replayed the role's password yet";
     return candidate_failed(std::move(phase.login), "the role's password is not replayed there yet", false, now);
   }
-  return pass_on(std::move(phase.refusal_bytes));
+  if (identity_.decision->route == routing::RouteClass::kPrimary) return pass_on(std::move(phase.refusal_bytes));
+  if (answer.kind == VerifierAnswer::Kind::kFound && !unchanged) return refuse(routing::auth_failed(login.name.role, "the password has been changed"));
+  // The client has proved itself, the pool does not know the role with this password: its credentials are the operator's affair.
+  return refuse(routing::backend_fault(login.name.branch, identity_.destination + ": the role is unknown there or has another password"));
 }
 
 /// Passthrough: the client's next SASL frame, checked, goes to the backend.

@@ -1,5 +1,6 @@
-// The client side of SCRAM against a hostile backend. First byte: bit 0 uses PLUS, bit 1 chooses between messages made of the input alone
-// (separated by a zero byte) and those of an honest server, changed. No crash, and kDone only for the honest messages.
+// The client side of SCRAM against a hostile backend. First byte: bit 0 uses PLUS, bit 1 chooses between messages made
+// of the input alone (separated by a zero byte) and those of an honest server, changed. No crash, and kDone only for
+// the honest messages.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,6 @@
-// The server side of SCRAM against a hostile client. First byte: bit 0 offers PLUS, bit 1 makes it a mock, bit 2 chooses between
-// messages made of the input alone (separated by a zero byte) and the messages of an honest login, changed. Either way: no crash, and
-// success only for the honest messages.
+// The server side of SCRAM against a hostile client. First byte: bit 0 offers PLUS, bit 1 makes it a mock, bit 2
+// chooses between messages made of the input alone (separated by a zero byte) and the messages of an honest login,
+// changed. Either way: no crash, and success only for the honest messages.
 
 #include <cstddef>
 #include <cstdint>
@@ -25,7 +25,8 @@ void check_outcome(const ScramServer& server, Outcome outcome, bool may_succeed)
   POINTSMAN_CHECK((outcome == Outcome::kSuccess || outcome == Outcome::kContinue) == server.reason().empty());
   POINTSMAN_CHECK(outcome != Outcome::kSuccess || may_succeed);
   if (outcome != Outcome::kSuccess) return;
-  POINTSMAN_CHECK(base::as_text(server.login_keys().client_key.span()) == base::as_text(fuzz::role().client_key.span()));
+  POINTSMAN_CHECK(base::as_text(server.login_keys().client_key.span()) ==
+                  base::as_text(fuzz::role().client_key.span()));
 }
 
 void run_raw(Scene scene, std::string_view input) {

@@ -45,7 +45,9 @@ std::string error_of(const Settings& settings) {
   return result.error();
 }
 
-bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 struct Files {
   TestAuthority authority{"Test CA"};
@@ -72,7 +74,8 @@ TEST_CASE("a server context states its rules, whatever the system's configuratio
   REQUIRE(made.ok());
   SSL_CTX* const context = made.value()->native();
   const auto options = SSL_CTX_get_options(context);
-  for (const auto option : {SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET}) CHECK((options & option) != 0);
+  for (const auto option : {SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET})
+    CHECK((options & option) != 0);
   CHECK(SSL_CTX_get_min_proto_version(context) == TLS1_2_VERSION);
   CHECK(SSL_CTX_get_session_cache_mode(context) == SSL_SESS_CACHE_OFF);
   CHECK(SSL_CTX_get_num_tickets(context) == 0);
@@ -96,7 +99,8 @@ TEST_CASE("an expired certificate is loaded, its date tells") {
   TestAuthority authority("CA");
   TestFolder folder;
   const auto old = authority.issue({.common_name = "old.test", .expired = true});
-  const auto made = ServerTlsContext::create({folder.write("c", old.certificate_pem), folder.write("k", old.key_pem), TlsVersion::k12});
+  const auto made = ServerTlsContext::create(
+      {folder.write("c", old.certificate_pem), folder.write("k", old.key_pem), TlsVersion::k12});
   REQUIRE(made.ok());
   CHECK(made.value()->not_after() == 1'609'372'800);  // 2020-12-31
 }
@@ -122,7 +126,9 @@ TEST_CASE("the endpoint hash follows the signature's digest") {
 
 TEST_CASE("a private key that others can read is refused") {
   Files files;
-  const auto create = [&] { return ServerTlsContext::create({files.certificate_file, files.key_file, TlsVersion::k12}); };
+  const auto create = [&] {
+    return ServerTlsContext::create({files.certificate_file, files.key_file, TlsVersion::k12});
+  };
   for (const mode_t mode : {0400U, 0600U, 0700U}) {
     REQUIRE(::chmod(files.key_file.c_str(), mode) == 0);
     CHECK(create().ok());
@@ -185,10 +191,12 @@ TEST_CASE("an encrypted key is refused, never asked for at a terminal") {
   const tests::detail::Key key(PEM_read_bio_PrivateKey(in.get(), nullptr, nullptr, nullptr));
   REQUIRE(key != nullptr);
   unsigned char passphrase[] = "secret";
-  const auto encrypted = tests::detail::to_text(
-      [&](BIO* bio) { return PEM_write_bio_PrivateKey(bio, key.get(), EVP_aes_128_cbc(), passphrase, 6, nullptr, nullptr); });
+  const auto encrypted = tests::detail::to_text([&](BIO* bio) {
+    return PEM_write_bio_PrivateKey(bio, key.get(), EVP_aes_128_cbc(), passphrase, 6, nullptr, nullptr);
+  });
   const auto path = files.folder.write("encrypted.key", encrypted);
-  CHECK(contains(error_of<ServerTlsContext>(ServerTlsSettings{files.certificate_file, path, TlsVersion::k12}), "unencrypted"));
+  CHECK(contains(error_of<ServerTlsContext>(ServerTlsSettings{files.certificate_file, path, TlsVersion::k12}),
+                 "unencrypted"));
 }
 
 TEST_CASE("a chain longer than a handshake's room is refused") {
@@ -207,7 +215,8 @@ TEST_CASE("a chain longer than a handshake's room is refused") {
 TEST_CASE("client contexts: what each setting needs") {
   Files files;
   const auto ca_file = files.folder.write("ca.crt", files.authority.certificate_pem(), 0644);
-  const auto create = [](BackendTlsMode mode, const std::string& ca, const std::string& certificate = "", const std::string& key = "") {
+  const auto create = [](BackendTlsMode mode, const std::string& ca, const std::string& certificate = "",
+                         const std::string& key = "") {
     return ClientTlsContext::create({mode, ca, certificate, key});
   };
   for (const auto mode : {BackendTlsMode::kRequire, BackendTlsMode::kVerifyCa, BackendTlsMode::kVerifyFull}) {

@@ -34,11 +34,11 @@ enum class TestKeyKind { kP256, kRsa2048, kEd25519 };
 /// What a certificate is to say.
 struct TestCertificateSpec {
   std::string common_name;
-  std::vector<std::string> dns_names{};    ///< subjectAltName
-  std::vector<std::string> addresses{};    ///< subjectAltName, text form
+  std::vector<std::string> dns_names{};  ///< subjectAltName
+  std::vector<std::string> addresses{};  ///< subjectAltName, text form
   TestKeyKind key = TestKeyKind::kP256;
-  bool expired = false;                    ///< valid in 2020 only, else 2020 to 2100
-  const char* usage = "serverAuth";        ///< extendedKeyUsage; "clientAuth" for client certificates
+  bool expired = false;              ///< valid in 2020 only, else 2020 to 2100
+  const char* usage = "serverAuth";  ///< extendedKeyUsage; "clientAuth" for client certificates
 };
 
 /// A certificate and its key as PEM, and the certificate as DER for look at its hash.
@@ -83,7 +83,8 @@ std::string to_text(const Write& write) {
 inline void add_extension(X509* certificate, X509* issuer, int nid, const std::string& value) {
   X509V3_CTX context{};
   X509V3_set_ctx(&context, issuer, certificate, nullptr, nullptr, 0);
-  const std::unique_ptr<X509_EXTENSION, FreeOpenssl> extension(X509V3_EXT_conf_nid(nullptr, &context, nid, value.c_str()));
+  const std::unique_ptr<X509_EXTENSION, FreeOpenssl> extension(
+      X509V3_EXT_conf_nid(nullptr, &context, nid, value.c_str()));
   POINTSMAN_CHECK(extension != nullptr && X509_add_ext(certificate, extension.get(), -1) == 1);
 }
 
@@ -94,10 +95,12 @@ inline Certificate start_certificate(const std::string& common_name, EVP_PKEY* k
   X509_set_version(x, X509_VERSION_3);
   ASN1_INTEGER_set(X509_get_serialNumber(x), serial);
   POINTSMAN_CHECK(ASN1_TIME_set_string_X509(X509_getm_notBefore(x), "20200101000000Z") == 1);
-  POINTSMAN_CHECK(ASN1_TIME_set_string_X509(X509_getm_notAfter(x), expired ? "20201231000000Z" : "21000101000000Z") == 1);
+  POINTSMAN_CHECK(ASN1_TIME_set_string_X509(X509_getm_notAfter(x), expired ? "20201231000000Z" : "21000101000000Z") ==
+                  1);
   X509_NAME* const name = X509_get_subject_name(x);
   POINTSMAN_CHECK(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8,
-                                             reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1, 0) == 1);
+                                             reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1,
+                                             0) == 1);
   POINTSMAN_CHECK(X509_set_pubkey(x, key) == 1);
   return certificate;
 }
@@ -113,7 +116,8 @@ inline TestCertificate export_certificate(X509* certificate, EVP_PKEY* key) {
 /// A certificate authority of its own.
 class TestAuthority {
  public:
-  explicit TestAuthority(const std::string& name, TestKeyKind kind = TestKeyKind::kP256, const EVP_MD* digest = EVP_sha256())
+  explicit TestAuthority(const std::string& name, TestKeyKind kind = TestKeyKind::kP256,
+                         const EVP_MD* digest = EVP_sha256())
       : key_(detail::make_key(kind)), digest_(kind == TestKeyKind::kEd25519 ? nullptr : digest) {
     certificate_ = detail::start_certificate(name, key_.get(), false, 1);
     X509* const x = certificate_.get();

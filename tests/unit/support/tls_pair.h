@@ -33,8 +33,8 @@ struct TlsWorld {
   std::shared_ptr<const protocol::ServerTlsContext> server() {
     return server({.common_name = "db.test", .dns_names = {"db.test"}, .addresses = {"192.0.2.7", "2001:db8::7"}});
   }
-  std::shared_ptr<const protocol::ClientTlsContext> client(protocol::BackendTlsMode mode = protocol::BackendTlsMode::kVerifyFull,
-                                                           bool with_certificate = false) {
+  std::shared_ptr<const protocol::ClientTlsContext> client(
+      protocol::BackendTlsMode mode = protocol::BackendTlsMode::kVerifyFull, bool with_certificate = false) {
     protocol::ClientTlsSettings settings{mode, ca_file, "", ""};
     if (with_certificate) {
       const auto certificate = authority.issue({.common_name = "router", .usage = "clientAuth"});
@@ -67,15 +67,13 @@ class TlsEnd {
   Status start() { return status = handshake({}); }
 
   bool write(std::string_view plain) {
-    output_space.resize(protocol::tls_output_room(plain.size()));
-    protocol::TlsOutput output{output_space};
+    auto output = room(protocol::tls_output_room(plain.size()));
     const bool ok = engine->write(base::as_bytes(plain), output);
     outgoing.append(base::as_text(output.filled()));
     return ok;
   }
   void shutdown() {
-    output_space.resize(protocol::tls_output_room(0));
-    protocol::TlsOutput output{output_space};
+    auto output = room(protocol::tls_output_room(0));
     engine->shutdown(output);
     outgoing.append(base::as_text(output.filled()));
   }
@@ -88,9 +86,12 @@ class TlsEnd {
   std::string received;
 
  private:
+  protocol::TlsOutput room(std::size_t size) {
+    if (output_space_.size() < size) output_space_.resize(size);
+    return {base::MutableBytes(output_space_).first(size)};
+  }
   Status handshake(base::Bytes piece) {
-    output_space.resize(protocol::kTlsHandshakeRoom);
-    protocol::TlsOutput output{output_space};
+    auto output = room(protocol::kTlsHandshakeRoom);
     const auto result = engine->handshake(piece, output);
     outgoing.append(base::as_text(output.filled()));
     if (result != Status::kOk) return result;
@@ -101,15 +102,14 @@ class TlsEnd {
   Status read(base::Bytes piece) {
     // Exactly the room asked for, so that the sanitizer sees a byte more.
     std::vector<base::Byte> plain(piece.size() + protocol::kTlsRecordPlain);
-    output_space.resize(protocol::tls_output_room(0));
-    protocol::TlsOutput output{output_space};
+    auto output = room(protocol::tls_output_room(0));
     const auto result = engine->read(piece, plain, output);
     outgoing.append(base::as_text(output.filled()));
     received.append(base::as_text(base::Bytes(plain).first(result.bytes)));
     return result.status;
   }
 
-  std::vector<base::Byte> output_space;
+  std::vector<base::Byte> output_space_;
 };
 
 /// A client and a server, joined.
@@ -140,7 +140,8 @@ struct TlsPair {
 /// A peer that may do what our engine does not: other versions and ciphers, renegotiation, tickets, key updates.
 class RawTlsPeer {
  public:
-  RawTlsPeer(SSL_CTX* context, bool is_server) : ssl_(SSL_new(context)), in_(BIO_new(BIO_s_mem())), out_(BIO_new(BIO_s_mem())) {
+  RawTlsPeer(SSL_CTX* context, bool is_server)
+      : ssl_(SSL_new(context)), in_(BIO_new(BIO_s_mem())), out_(BIO_new(BIO_s_mem())) {
     POINTSMAN_CHECK(ssl_ != nullptr && in_ != nullptr && out_ != nullptr);
     SSL_set_bio(ssl_, in_, out_);
     if (is_server) {
@@ -174,8 +175,49 @@ class RawTlsPeer {
 
  private:
   SSL* ssl_;
-  BIO* in_;   // both owned by ssl_
+  BIO* in_;  // both owned by ssl_
   BIO* out_;
 };
+
+inline constexpr std::size_t kWhole = std::string::npos;
+inline constexpr std::size_t kChunks[] = {kWhole, 1, 3, 64};
+
+/// One for all tests of a program: keys cost time.
+inline TlsWorld& world() {
+  static TlsWorld made;
+  return made;
+}
+
+/// `size` bytes that repeat only after 251.
+inline std::string pattern(std::size_t size) {
+  std::string text(size, '\0');
+  for (std::size_t i = 0; i < size; ++i) text[i] = static_cast<char>(i % 251);
+  return text;
+}
+
+inline std::shared_ptr<const protocol::ClientTlsContext> tls12_client() {
+  auto context = world().client();
+  SSL_CTX_set_max_proto_version(context->native(), TLS1_2_VERSION);
+  return context;
+}
+
+inline bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
+struct FreeContext {
+  void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
+};
+using RawContext = std::unique_ptr<SSL_CTX, FreeContext>;
+
+/// A client that talks any version (or just `version`) with anybody.
+inline RawContext raw_client_context(int version = 0) {
+  RawContext context(SSL_CTX_new(TLS_client_method()));
+  SSL_CTX_set_security_level(context.get(), 0);
+  SSL_CTX_set_verify(context.get(), SSL_VERIFY_NONE, nullptr);
+  SSL_CTX_set_min_proto_version(context.get(), version == 0 ? TLS1_VERSION : version);
+  SSL_CTX_set_max_proto_version(context.get(), version);
+  return context;
+}
 
 }  // namespace pointsman::tests

@@ -1,0 +1,50 @@
+#include "proxy/admin/destinations.h"
+
+#include "routing/selection.h"
+
+namespace pointsman::proxy {
+
+using routing::MemberRole;
+using routing::MemberState;
+using routing::RouteClass;
+
+std::size_t endpoint_destination(const routing::BranchConfig& branch, std::size_t pool, std::size_t endpoint) {
+  std::size_t index = 2 * branch.members.size() + endpoint;
+  for (std::size_t before = 0; before < pool; ++before) index += branch.pools[before].endpoints.size();
+  return index;
+}
+
+std::uint64_t active_sessions(const routing::BranchView& view, std::size_t destination) {
+  if (view.block == nullptr || destination >= view.block->dimensions().destinations) return 0;
+  return metrics::sum_active(*view.block, destination);
+}
+
+std::string endpoint_name(const routing::PoolEndpointConfig& endpoint) {
+  const bool ipv6 = endpoint.host.find(':') != std::string::npos;
+  return (ipv6 ? "[" + endpoint.host + "]" : endpoint.host) + ":" + std::to_string(endpoint.port);
+}
+
+MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint) {
+  const bool proven = active_sessions(view, endpoint_destination(*view.config, pool, endpoint)) > 0;
+  return proven ? MemberState::kOk : MemberState::kUnknown;
+}
+
+metrics::BranchWords destination_words(const routing::BranchView& view) {
+  const routing::BranchConfig& branch = *view.config;
+  metrics::BranchWords words{.branch = branch.name, .destinations = {}};
+  const auto add = [&](RouteClass route, std::string member, bool exists) {
+    words.destinations.push_back({.route = std::string(to_text(route)), .member = std::move(member), .exists = exists});
+  };
+  for (std::size_t i = 0; i < branch.members.size(); ++i) {
+    // Of a member whose role is unknown the route is unknown too: it is told only while it has sessions, which had one.
+    const MemberRole role = i < view.members.size() ? view.members[i].role : MemberRole::kUnknown;
+    add(role == MemberRole::kReplica ? RouteClass::kReplica : RouteClass::kPrimary, branch.members[i].name, role != MemberRole::kUnknown);
+  }
+  for (const auto& member : branch.members) add(RouteClass::kLocalPool, member.name, member.pgbouncer_port != 0);
+  for (const auto& pool : branch.pools) {
+    for (const auto& endpoint : pool.endpoints) add(RouteClass::kPool, pool.name + "/" + endpoint_name(endpoint), true);
+  }
+  return words;
+}
+
+}  // namespace pointsman::proxy

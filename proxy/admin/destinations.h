@@ -1,0 +1,28 @@
+#pragma once
+// Where a destination's counters stand in a branch's block (metrics::Dimensions): members, then the members' PgBouncers, then pool endpoints.
+
+#include <cstddef>
+#include <string>
+
+#include "metrics/registry.h"
+#include "routing/snapshot.h"
+
+namespace pointsman::proxy {
+
+inline std::size_t member_destination(std::size_t member) { return member; }
+inline std::size_t pgbouncer_destination(const routing::BranchConfig& branch, std::size_t member) { return branch.members.size() + member; }
+std::size_t endpoint_destination(const routing::BranchConfig& branch, std::size_t pool, std::size_t endpoint);
+
+/// Sessions now; 0 without a block.
+std::uint64_t active_sessions(const routing::BranchView& view, std::size_t destination);
+
+/// As configured, not as resolved, so that it stays the same: "10.0.0.20:6432", "[::1]:6432".
+std::string endpoint_name(const routing::PoolEndpointConfig& endpoint);
+
+/// What is known of an endpoint: nobody probes pools, but a session that is connected proves one.
+routing::MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint);
+
+/// Labels of the branch's destinations, in the block's order.
+metrics::BranchWords destination_words(const routing::BranchView& view);
+
+}  // namespace pointsman::proxy

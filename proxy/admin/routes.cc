@@ -1,0 +1,147 @@
+#include "proxy/admin/routes.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include <openssl/crypto.h>
+
+#include "proxy/admin/process_stats.h"
+#include "proxy/admin/status_json.h"
+#include "routing/username.h"
+
+namespace pointsman::proxy {
+namespace {
+
+constexpr std::string_view kJson = "application/json";
+constexpr std::string_view kText = "text/plain; charset=utf-8";
+/// Prometheus exposition format.
+constexpr std::string_view kExposition = "text/plain; version=0.0.4; charset=utf-8";
+
+HttpResponse answer(unsigned status, std::string_view type, std::string body) {
+  return {.status = status, .content_type = std::string(type), .body = std::move(body), .headers = {}};
+}
+
+/// Compares without telling by its time how much was right. The length is no secret.
+bool same_secret(std::string_view given, const std::string& wanted) {
+  return given.size() == wanted.size() && CRYPTO_memcmp(given.data(), wanted.data(), wanted.size()) == 0;
+}
+
+std::string_view bearer_token(std::string_view authorization) {
+  constexpr std::string_view kScheme = "bearer ";   // case-insensitive: RFC 9110 section 11.1
+  if (authorization.size() < kScheme.size()) return {};
+  const bool matches = std::equal(kScheme.begin(), kScheme.end(), authorization.begin(), [](char wanted, char c) {
+    return wanted == (c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c);
+  });
+  if (!matches) return {};
+  authorization.remove_prefix(kScheme.size());
+  while (authorization.starts_with(' ')) authorization.remove_prefix(1);
+  return authorization;
+}
+
+}  // namespace
+
+struct Routes::Route {
+  std::string_view path;
+  bool writes;
+  bool on_metrics_endpoint;
+  /// The only query parameters it takes.
+  std::array<std::string_view, 2> parameters;
+  void (Routes::*handler)(const RequestTarget&, base::Instant, const Reply&);
+};
+
+std::optional<HttpResponse> refuse_write(const HttpRequest& request, const base::SecretString& token) {
+  // No page is served from here, so an Origin is always a foreign one: a browser was talked into this.
+  if (request.has_origin) return json_error(403, "requests from web pages (with an Origin header) are refused");
+  if (token.empty()) {
+    if (request.from_loopback) return std::nullopt;
+    return json_error(403, "without admin.token_file in the configuration, writes are taken from loopback addresses only");
+  }
+  if (same_secret(bearer_token(request.authorization), token.reveal())) return std::nullopt;
+  HttpResponse refused = json_error(401, request.authorization.empty() ? "this needs the token of admin.token_file: Authorization: Bearer TOKEN"
+                                                                       : "the token is wrong");
+  refused.headers.emplace_back("WWW-Authenticate", "Bearer realm=\"pointsman\"");
+  return refused;
+}
+
+void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base::Instant now, Reply reply) {
+  static constexpr std::array<Route, 7> kRoutes = {{
+      {"/metrics", false, true, {}, &Routes::metrics},
+      {"/healthz", false, true, {}, &Routes::healthz},
+      {"/readyz", false, true, {}, &Routes::readyz},
+      {"/api/status", false, false, {"branch"}, &Routes::status},
+      {"/api/sessions", false, false, {}, &Routes::sessions},
+      {"/api/route", false, false, {"listener", "user"}, &Routes::explain_route},
+      {"/api/reload", true, false, {}, &Routes::reload},
+  }};
+  const auto target = parse_target(request.target);
+  if (!target.ok()) return reply(json_error(400, target.error()));
+  const auto* route = std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& r) {
+    return r.path == target.value().path && (!rules.metrics_only || r.on_metrics_endpoint);
+  });
+  if (route == kRoutes.end()) return reply(json_error(404, "no such path"));
+
+  const bool reads = request.method == HttpMethod::kGet || request.method == HttpMethod::kHead;
+  if (route->writes ? request.method != HttpMethod::kPost : !reads) {
+    HttpResponse refused = json_error(405, route->writes ? "use POST" : "use GET");
+    refused.headers.emplace_back("Allow", route->writes ? "POST" : "GET, HEAD");
+    return reply(std::move(refused));
+  }
+  if (route->writes) {
+    if (auto refused = refuse_write(request, rules.token)) return reply(std::move(*refused));
+  }
+  for (const auto& [name, value] : target.value().query) {
+    if (std::find(route->parameters.begin(), route->parameters.end(), name) == route->parameters.end()) {
+      return reply(json_error(400, "no such query parameter here: " + routing::escape_for_log(name)));
+    }
+  }
+  (this->*route->handler)(target.value(), now, reply);
+}
+
+void Routes::metrics(const RequestTarget&, base::Instant now, const Reply& reply) {
+  reply(answer(200, kExposition, metrics_.render(now, read_process_stats())));
+}
+
+void Routes::healthz(const RequestTarget&, base::Instant, const Reply& reply) { reply(answer(200, kText, "ok\n")); }
+
+void Routes::readyz(const RequestTarget&, base::Instant, const Reply& reply) {
+  if (control_.draining()) return reply(answer(503, kText, "not ready: draining\n"));
+  if (!control_.listening()) return reply(answer(503, kText, "not ready: not listening yet\n"));
+  reply(answer(200, kText, "ready\n"));
+}
+
+void Routes::status(const RequestTarget& target, base::Instant now, const Reply& reply) {
+  const std::string* branch = target.find("branch");
+  auto body = status_json(control_, branch == nullptr ? std::nullopt : std::optional<std::string_view>(*branch), now);
+  if (!body) return reply(json_error(404, "no branch \"" + routing::escape_for_log(*branch) + "\" is configured"));
+  reply(answer(200, kJson, std::move(*body)));
+}
+
+void Routes::sessions(const RequestTarget&, base::Instant, const Reply& reply) {
+  control_.collect_sessions([reply](std::vector<SessionRow> rows) { reply(answer(200, kJson, sessions_json(std::move(rows)))); });
+}
+
+void Routes::explain_route(const RequestTarget& target, base::Instant, const Reply& reply) {
+  const std::string* user = target.find("user");
+  if (user == nullptr) return reply(json_error(400, "the query needs user=ROLE.BRANCH or user=ROLE.BRANCH%7CTARGET"));
+  const auto directory = control_.directory();
+  const auto& listeners = directory->config().listeners;
+  const std::string* named = target.find("listener");
+  if (named == nullptr && listeners.empty()) return reply(json_error(404, "no listener is configured"));
+  const std::string& listener = named == nullptr ? listeners.front().name : *named;
+  const bool known = std::any_of(listeners.begin(), listeners.end(), [&](const auto& l) { return l.name == listener; });
+  if (!known) {
+    std::string names;
+    for (const auto& l : listeners) names += (names.empty() ? "" : ", ") + l.name;
+    return reply(json_error(404, "no listener \"" + routing::escape_for_log(listener) + "\" is configured; there are: " + names));
+  }
+  control_.explain_route(listener, *user, [reply](ControlView::RouteAnswer found) { reply(answer(200, kJson, route_json(found))); });
+}
+
+void Routes::reload(const RequestTarget&, base::Instant, const Reply& reply) {
+  const ReloadResult result = control_.reload();
+  reply(answer(result.applied ? 200 : 422, kJson, reload_json(result)));
+}
+
+}  // namespace pointsman::proxy

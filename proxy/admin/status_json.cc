@@ -1,0 +1,133 @@
+#include "proxy/admin/status_json.h"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include <nlohmann/json.hpp>
+
+#include "proxy/admin/destinations.h"
+#include "proxy/admin/version.h"
+
+namespace pointsman::proxy {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using routing::BranchView;
+using routing::MemberRole;
+using routing::MemberState;
+using routing::MemberView;
+
+std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string print(const Json& json) { return dump(json) + "\n"; }
+
+/// Seconds are told to the millisecond.
+double rounded(double seconds) { return std::round(seconds * 1000) / 1000; }
+
+Json member_json(const BranchView& view, std::size_t index, base::Instant now) {
+  // Of a branch that is not watched nothing is known, whatever was true when it was.
+  const MemberView known = view.active ? view.members[index] : MemberView{};
+  const auto& branch = *view.config;
+  const bool sampled = known.sampled_at != base::Instant{};
+  return {{"name", branch.members[index].name},
+          {"role", to_text(known.role)},
+          {"state", to_text(known.state)},
+          {"lag_seconds", known.lag_seconds ? Json(rounded(*known.lag_seconds)) : Json()},
+          {"lag_bytes", known.lag_bytes ? Json(*known.lag_bytes) : Json()},
+          {"sample_age_seconds", sampled ? Json(rounded(base::to_seconds(now - known.sampled_at))) : Json()},
+          // Sessions that end at this node, directly or through the PgBouncer beside it.
+          {"sessions", active_sessions(view, member_destination(index)) + active_sessions(view, pgbouncer_destination(branch, index))}};
+}
+
+Json pool_json(const BranchView& view, std::size_t index) {
+  const routing::PoolConfig& pool = view.config->pools[index];
+  Json endpoints = Json::array();
+  for (std::size_t i = 0; i < pool.endpoints.size(); ++i) {
+    endpoints.push_back({{"address", endpoint_name(pool.endpoints[i])},
+                         {"state", to_text(endpoint_state(view, index, i))},
+                         {"sessions", active_sessions(view, endpoint_destination(*view.config, index, i))}});
+  }
+  return {{"name", pool.name}, {"target", pool.to_primary ? "primary" : "replica"}, {"endpoints", std::move(endpoints)}};
+}
+
+Json branch_json(const BranchView& view, base::Instant now) {
+  const bool primary_known = view.active && view.primary >= 0;
+  Json members = Json::array();
+  for (std::size_t i = 0; i < view.members.size(); ++i) members.push_back(member_json(view, i, now));
+  Json pools = Json::array();
+  for (std::size_t i = 0; i < view.config->pools.size(); ++i) pools.push_back(pool_json(view, i));
+  return {{"active", view.active},
+          {"primary", primary_known ? Json(view.config->members[static_cast<std::size_t>(view.primary)].name) : Json()},
+          {"timeline", view.timeline != 0 ? Json(view.timeline) : Json()},
+          {"holding", view.block == nullptr ? 0 : metrics::sum_holding(*view.block)},
+          {"members", std::move(members)},
+          {"pools", std::move(pools)}};
+}
+
+Json session_json(const SessionRow& row) {
+  return {{"id", row.id},
+          {"worker", row.worker},
+          {"client", row.client},
+          {"listener", row.listener},
+          {"user", row.user},
+          {"branch", row.branch},
+          {"target", row.target},
+          {"destination", row.destination},
+          {"database", row.database},
+          {"application", row.application},
+          {"phase", row.phase},
+          {"reason", row.reason},
+          {"tls", row.tls},
+          {"idle", row.idle},
+          {"backend_pid", row.backend_pid != 0 ? Json(row.backend_pid) : Json()},
+          {"age_seconds", rounded(row.age_seconds)},
+          {"bytes_from_client", row.bytes_from_client},
+          {"bytes_to_client", row.bytes_to_client}};
+}
+
+}  // namespace
+
+std::optional<std::string> status_json(const ControlView& control, std::optional<std::string_view> branch, base::Instant now) {
+  const auto directory = control.directory();
+  const int wanted = branch ? directory->find(*branch) : -1;
+  if (branch && wanted < 0) return std::nullopt;
+  const auto views = control.views();
+  // The outer object is put together here: an ordered object of 10,000 keys would be searched through for each of them.
+  std::string text = R"({"version":)" + dump(version()) + R"(,"draining":)" + dump(control.draining()) + R"(,"branches":{)";
+  bool first = true;
+  for (std::size_t i = 0; i < std::min(views.size(), directory->size()); ++i) {
+    if (views[i] == nullptr || (branch && static_cast<int>(i) != wanted)) continue;
+    if (!first) text += ',';
+    first = false;
+    text += dump(directory->name(i)) + ':' + dump(branch_json(*views[i], now));
+  }
+  return text + "}}\n";
+}
+
+std::string sessions_json(std::vector<SessionRow> sessions) {
+  std::sort(sessions.begin(), sessions.end(), [](const SessionRow& a, const SessionRow& b) {
+    return std::tie(b.age_seconds, a.worker, a.id) < std::tie(a.age_seconds, b.worker, b.id);
+  });
+  Json rows = Json::array();
+  for (const SessionRow& row : sessions) rows.push_back(session_json(row));
+  return print({{"sessions", std::move(rows)}});
+}
+
+std::string route_json(const ControlView::RouteAnswer& answer) {
+  Json json = {{"ok", answer.ok}, {"role", answer.role}, {"branch", answer.branch}, {"target", answer.target}, {"reason", answer.reason}};
+  if (answer.ok) {
+    json["destination"] = answer.text_decision;
+    json["address"] = answer.address;
+  } else {
+    json["message"] = answer.text_decision;
+    json["sqlstate"] = answer.sqlstate;
+    json["detail"] = answer.detail;
+    json["hint"] = answer.hint;
+  }
+  json["candidates"] = answer.candidates;
+  return print(json);
+}
+
+std::string reload_json(const ReloadResult& result) { return print({{"applied", result.applied}, {"errors", result.errors}}); }
+
+}  // namespace pointsman::proxy

@@ -1,0 +1,355 @@
+#include "proxy/monitor/branch_monitor.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "routing/reason.h"
+#include "routing/selection.h"
+
+namespace pointsman::proxy {
+namespace {
+
+constexpr base::Duration kProbeGap = std::chrono::milliseconds(200);  // between probes out of turn of one member
+constexpr base::Duration kMaxRefusalPause = std::chrono::seconds(15);
+
+bool same_place(const routing::MemberConfig& a, const routing::MemberConfig& b) {
+  return a.name == b.name && a.host == b.host && a.port == b.port;
+}
+
+std::vector<std::string> destinations_of(const routing::BranchConfig& config) {
+  std::vector<std::string> out;
+  for (const auto& member : config.members) out.push_back(member.name);
+  for (const auto& member : config.members) out.push_back(member.name + " (pgbouncer)");
+  for (const auto& pool : config.pools) {
+    for (const auto& endpoint : pool.endpoints)
+      out.push_back(pool.name + '/' + endpoint.host + ':' + std::to_string(endpoint.port));
+  }
+  return out;
+}
+
+}  // namespace
+
+BranchMonitor::BranchMonitor(MonitorContext& context, Owner& owner, std::shared_ptr<const routing::BranchConfig> config)
+    : context_(context),
+      owner_(owner),
+      config_(std::move(config)),
+      topology_(config_),
+      members_(config_->members.size()) {
+  take_addresses();
+  build_view(loop_clock());
+}
+
+void BranchMonitor::reconfigure(std::shared_ptr<const routing::BranchConfig> config) {
+  if (config == config_) return;
+  const auto now = loop_clock();
+  const auto previous = std::exchange(config_, std::move(config));
+  auto old_members = std::exchange(members_, {});
+  members_.resize(config_->members.size());
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    for (std::size_t j = 0; j < old_members.size(); ++j) {
+      if (same_place(config_->members[i], previous->members[j])) members_[i] = std::move(old_members[j]);
+    }
+    Member& member = members_[i];
+    member.refusals = 0;
+    member.not_before = {};  // a mended password is tried at once
+    if (member.probe != nullptr) member.probe->set_member(i);
+  }
+  topology_.reconfigure(config_);
+  take_addresses();
+  if (active()) {
+    if (destinations_of(*config_) != block_destinations_) make_block();
+    for (std::size_t i = 0; i < members_.size(); ++i) {
+      if (members_[i].probe == nullptr) members_[i].probe = new_probe(i);
+      if (members_[i].address.known())
+        members_[i].probe->set_target(probe_target(*config_, config_->members[i], members_[i].address));
+    }
+    next_tick_ = now;
+    arm();
+  }
+  build_view(now);
+}
+
+void BranchMonitor::want() {
+  const auto now = loop_clock();
+  last_wanted_ = now;
+  if (!active()) activate(now);
+}
+
+void BranchMonitor::activate(base::Instant now) {
+  activated_ = now;
+  timer_ = std::make_unique<LoopTimer>(context_.loop, context_.handles, this,
+                                       [](void* self) { static_cast<BranchMonitor*>(self)->on_timer(); });
+  topology_.set_active(true);
+  make_block();
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    members_[i].probe = new_probe(i);
+    members_[i].not_before = {};
+    members_[i].refusals = 0;
+  }
+  resolve_names(config_->probe.interval, now);
+  take_addresses();
+  for (std::size_t i = 0; i < members_.size(); ++i) start_probe(i, now);
+  // Branches that wake together (a restart) drift apart here: the second probe comes after half to one and a half
+  // intervals.
+  std::uniform_real_distribution<double> share(0.5, 1.5);
+  next_tick_ = now + std::chrono::duration_cast<base::Duration>(config_->probe.interval * share(context_.random));
+  arm();
+  spdlog::debug("branch {}: in use, probing {} members", config_->name, members_.size());
+  publish(now);
+}
+
+void BranchMonitor::deactivate() {
+  timer_.reset();
+  for (auto& member : members_) {
+    member.probe.reset();
+    member.failure_seen.clear();
+    member.wanted_at.reset();
+    member.probe_again = false;
+  }
+  topology_.set_active(false);
+  retire_block();
+  spdlog::debug("branch {}: not in use, probing stopped", config_->name);
+  publish(loop_clock());
+}
+
+std::unique_ptr<MemberProbe> BranchMonitor::new_probe(std::size_t i) {
+  MemberProbe::Owner& owner = *this;
+  return std::make_unique<MemberProbe>(context_.loop, context_.handles, owner, i);
+}
+
+bool BranchMonitor::in_use(base::Instant now) const {
+  if (now - last_wanted_ < config_->probe.idle_after) return true;
+  if (block_ != nullptr && block_->admitted.load(std::memory_order_relaxed) > 0) return true;
+  return std::any_of(retired_blocks_.begin(), retired_blocks_.end(), [](const auto& weak) {
+    const auto block = weak.lock();
+    return block != nullptr && block->admitted.load(std::memory_order_relaxed) > 0;
+  });
+}
+
+void BranchMonitor::arm() {
+  auto at = next_tick_;
+  for (const auto& member : members_) {
+    if (member.wanted_at) at = std::min(at, *member.wanted_at);
+  }
+  timer_->start(at);
+}
+
+void BranchMonitor::on_timer() {
+  const auto now = loop_clock();
+  if (now >= next_tick_) {
+    if (!in_use(now)) return deactivate();
+    tick(now);
+  }
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    if (members_[i].wanted_at && *members_[i].wanted_at <= now) start_probe(i, now);
+  }
+  arm();
+}
+
+void BranchMonitor::tick(base::Instant now) {
+  next_tick_ += config_->probe.interval;
+  if (next_tick_ <= now) next_tick_ = now + config_->probe.interval;
+  std::erase_if(retired_blocks_, [](const auto& weak) { return weak.expired(); });
+  resolve_names(config_->probe.interval, now);
+  if (unpublished_) publish(now);  // a member that takes long to answer does not hold back the others' figures
+  for (std::size_t i = 0; i < members_.size(); ++i) start_probe(i, now);
+}
+
+void BranchMonitor::start_probe(std::size_t i, base::Instant now) {
+  Member& member = members_[i];
+  member.wanted_at.reset();
+  if (now < member.not_before || member.probe->in_flight()) return;
+  if (!member.address.known()) {
+    // A failed look-up is reported when it fails; one that takes for ever is reported here.
+    if (now - activated_ >= config_->probe.timeout && context_.resolver->error_of(config_->members[i].host).empty()) {
+      fail_member(i, routing::ProbeFailure::kUnreachable, "the name has not been resolved yet", now);
+    }
+    return;
+  }
+  member.started = now;
+  member.probe->set_target(probe_target(*config_, config_->members[i], member.address));
+  member.probe->start(config_->probe.timeout);
+}
+
+void BranchMonitor::probe_soon(std::size_t i) {
+  if (!active() || i >= members_.size()) return;
+  Member& member = members_[i];
+  if (member.probe->in_flight()) {
+    member.probe_again = true;  // the one under way may have been answered before the trouble began
+    return;
+  }
+  member.wanted_at = std::max(loop_clock(), member.started + kProbeGap);
+  arm();
+}
+
+void BranchMonitor::resolve_names(base::Duration max_age, base::Instant now) {
+  for (const auto& member : config_->members) context_.resolver->refresh(member.host, max_age, now);
+  for (const auto& pool : config_->pools) {
+    for (const auto& endpoint : pool.endpoints) context_.resolver->refresh(endpoint.host, max_age, now);
+  }
+}
+
+void BranchMonitor::on_resolved(const std::string& host) {
+  if (!active()) return;
+  const auto now = loop_clock();
+  const bool changed = take_addresses();
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    if (config_->members[i].host != host) continue;
+    if (!members_[i].address.known()) {
+      fail_member(i, routing::ProbeFailure::kUnreachable,
+                  "the name does not resolve: " + std::string(context_.resolver->error_of(host)), now);
+    } else if (changed) {
+      members_[i].probe->set_target(probe_target(*config_, config_->members[i], members_[i].address));
+      probe_soon(i);
+    }
+  }
+  if (changed) publish(now);
+}
+
+bool BranchMonitor::take_addresses() {
+  bool changed = false;
+  for (std::size_t i = 0; i < members_.size(); ++i) changed = take_member_address(i) || changed;
+  for (std::size_t p = 0; p < config_->pools.size(); ++p) {
+    const auto& endpoints = config_->pools[p].endpoints;
+    for (std::size_t e = 0; e < endpoints.size(); ++e) {
+      auto address = routing::SocketAddress::from_numeric(endpoints[e].host, endpoints[e].port);
+      const auto& found = context_.resolver->addresses_of(endpoints[e].host);
+      if (!address.known() && !found.empty()) address = found.front().with_port(endpoints[e].port);
+      changed = topology_.set_endpoint_address(p, e, address) || changed;
+    }
+  }
+  return changed;
+}
+
+bool BranchMonitor::take_member_address(std::size_t i) {
+  const auto& config = config_->members[i];
+  auto address = routing::SocketAddress::from_numeric(config.host, config.port);
+  if (!address.known()) {
+    const auto& found = context_.resolver->addresses_of(config.host);
+    if (found.empty()) return false;
+    const auto known = std::find(found.begin(), found.end(), members_[i].address.with_port(0));
+    address = (known != found.end() ? *known : found.front())
+                  .with_port(config.port);  // one that works is not left while DNS names it
+  }
+  topology_.set_address(i, address);
+  if (address == members_[i].address) return false;
+  members_[i].address = address;
+  return true;
+}
+
+bool BranchMonitor::try_next_address(std::size_t i) {
+  const auto& found = context_.resolver->addresses_of(config_->members[i].host);
+  const auto present = std::find(found.begin(), found.end(), members_[i].address.with_port(0));
+  if (found.size() < 2 || present == found.end()) return false;
+  const auto next = present + 1 == found.end() ? found.begin() : present + 1;
+  members_[i].address = next->with_port(config_->members[i].port);
+  topology_.set_address(i, members_[i].address);
+  return next != found.begin();
+}
+
+void BranchMonitor::on_probe_answer(std::size_t i, const ProbeAnswer& answer) {
+  const auto now = loop_clock();
+  Member& member = members_[i];
+  const auto& name = config_->members[i].name;
+  if (!std::exchange(member.failure_seen, {}).empty())
+    spdlog::info("branch {}: {} answers probes again", config_->name, name);
+  member.refusals = 0;
+  if (member.probe->is_superuser() && !std::exchange(warned_superuser_, true)) {
+    spdlog::warn(
+        "branch {}: the probe login \"{}\" is a superuser; a member of pg_monitor is enough "
+        "(deploy/sql/01_probe_role.sql)",
+        config_->name, config_->probe.user);
+  }
+  if (answer.receiver_hidden && !std::exchange(warned_hidden_, true)) {
+    spdlog::warn(
+        "branch {}: the probe login \"{}\" may not see {}'s WAL receiver, so that replica stays unknown: GRANT "
+        "pg_monitor TO it",
+        config_->name, config_->probe.user, name);
+  }
+  const bool changed = topology_.on_sample(i, answer.sample, now);
+  log_event(spdlog::level::info);
+  finish_outcome(i, changed, now);
+}
+
+void BranchMonitor::on_probe_failure(std::size_t i, routing::ProbeFailure failure, const PgFailure& cause) {
+  const auto now = loop_clock();
+  Member& member = members_[i];
+  if (failure == routing::ProbeFailure::kCredentials) {
+    const auto pause = config_->probe.interval * (std::int64_t{1} << std::min<std::uint32_t>(member.refusals++, 10));
+    member.not_before = now + std::min(pause, std::max(kMaxRefusalPause, config_->probe.interval));
+  } else {
+    member.refusals = 0;
+  }
+  fail_member(i, failure, cause.text, now);
+  if (failure == routing::ProbeFailure::kUnreachable && try_next_address(i)) probe_soon(i);
+}
+
+void BranchMonitor::fail_member(std::size_t i, routing::ProbeFailure failure, const std::string& text,
+                                base::Instant now) {
+  ++members_[i].failures;
+  log_failure(i, failure, text);
+  const bool changed = topology_.on_failure(i, failure, now);
+  log_event(spdlog::level::warn);
+  finish_outcome(i, changed, now);
+}
+
+void BranchMonitor::log_failure(std::size_t i, routing::ProbeFailure failure, const std::string& text) {
+  // Once per change, not once per probe.
+  if (members_[i].failure_seen == text) return;
+  members_[i].failure_seen = text;
+  spdlog::warn("branch {}: probe of {} ({}) failed: {}: {}", config_->name, config_->members[i].name,
+               members_[i].address.to_string(), routing::to_text(failure), text);
+}
+
+void BranchMonitor::log_event(int level) {
+  if (topology_.last_event().empty()) return;
+  const auto used =
+      topology_.last_event_is_alarm() ? spdlog::level::err : static_cast<spdlog::level::level_enum>(level);
+  spdlog::log(used, "branch {}: {}", config_->name, topology_.last_event());
+}
+
+void BranchMonitor::on_probe_lost(std::size_t i) {
+  probe_soon(i);
+}
+
+void BranchMonitor::finish_outcome(std::size_t i, bool changed, base::Instant now) {
+  if (std::exchange(members_[i].probe_again, false)) probe_soon(i);
+  unpublished_ = true;
+  const bool round_over =
+      std::none_of(members_.begin(), members_.end(), [](const Member& member) { return member.probe->in_flight(); });
+  if (changed || round_over) publish(now);
+}
+
+void BranchMonitor::make_block() {
+  retire_block();
+  block_destinations_ = destinations_of(*config_);
+  metrics::Dimensions dimensions;
+  dimensions.workers = context_.workers;
+  dimensions.listeners = context_.listeners;
+  dimensions.routes = routing::kRouteClassCount;
+  dimensions.reasons = routing::kReasonCount;
+  dimensions.destinations = block_destinations_.size();
+  block_ = std::make_shared<metrics::BranchBlock>(dimensions);
+}
+
+void BranchMonitor::retire_block() {
+  if (block_ != nullptr) retired_blocks_.push_back(block_);
+  block_.reset();
+}
+
+void BranchMonitor::build_view(base::Instant now) {
+  auto view = topology_.view(now);
+  view->block = block_;
+  view_ = std::move(view);
+  unpublished_ = false;
+}
+
+void BranchMonitor::publish(base::Instant now) {
+  build_view(now);
+  owner_.on_branch_view(*this);
+}
+
+}  // namespace pointsman::proxy

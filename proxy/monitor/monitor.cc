@@ -1,0 +1,121 @@
+#include "proxy/monitor/monitor.h"
+
+#include <map>
+#include <random>
+#include <utility>
+
+#include "proxy/monitor/branch_monitor.h"
+#include "proxy/monitor/resolver.h"
+#include "proxy/monitor/uv_handles.h"
+
+namespace pointsman::proxy {
+
+struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
+  Impl(uv_loop_t* loop, ViewSink& view_sink, std::size_t workers, std::size_t listeners)
+      : sink(view_sink), resolver(loop, *this), context{loop,      make_handle_count(),
+                                                        &resolver, std::minstd_rand(std::random_device{}()),
+                                                        workers,   listeners} {}
+
+  void on_branch_view(BranchMonitor& branch) override {
+    if (configuring || stopped) return;
+    sink.publish(branch.index, branch.view());
+    if (listener != nullptr) listener->on_view(branch.view()->config->name);
+  }
+
+  void on_resolved(const std::string& host, bool changed) override {
+    if (stopped || (!changed && !resolver.addresses_of(host).empty())) return;
+    for (const auto& branch : branches) branch->on_resolved(host);
+  }
+
+  BranchMonitor* find(std::string_view name) const {
+    const int index = directory == nullptr || stopped ? -1 : directory->find(name);
+    return index < 0 ? nullptr : branches[static_cast<std::size_t>(index)].get();
+  }
+
+  ViewSink& sink;
+  ViewListener* listener = nullptr;
+  Resolver resolver;
+  MonitorContext context;
+  std::shared_ptr<const routing::Directory> directory;
+  std::vector<std::unique_ptr<BranchMonitor>> branches;                // as in the directory
+  std::vector<std::shared_ptr<const routing::BranchView>> last_views;  // after shut_down()
+  bool configuring = false;
+  bool stopped = false;
+};
+
+Monitor::Monitor(uv_loop_t* loop, ViewSink& sink, std::size_t workers, std::size_t listeners)
+    : impl_(std::make_unique<Impl>(loop, sink, workers, listeners)) {}
+
+Monitor::~Monitor() = default;
+
+std::vector<std::shared_ptr<const routing::BranchView>> Monitor::configure(
+    std::shared_ptr<const routing::Directory> directory) {
+  Impl& impl = *impl_;
+  if (impl.stopped) return {};
+  impl.configuring = true;
+  std::map<std::string, std::unique_ptr<BranchMonitor>> old;
+  for (std::size_t i = 0; i < impl.branches.size(); ++i)
+    old.emplace(impl.directory->name(i), std::move(impl.branches[i]));
+  impl.branches.clear();
+  impl.directory = std::move(directory);
+  for (std::size_t i = 0; i < impl.directory->size(); ++i) {
+    const auto& name = impl.directory->name(i);
+    const auto& config = impl.directory->config().branches.find(name)->second;
+    std::unique_ptr<BranchMonitor> branch;
+    if (const auto found = old.find(name); found != old.end()) {
+      branch = std::move(found->second);
+      branch->reconfigure(config);
+    } else {
+      BranchMonitor::Owner& owner = impl;
+      branch = std::make_unique<BranchMonitor>(impl.context, owner, config);
+    }
+    branch->index = i;
+    impl.branches.push_back(std::move(branch));
+  }
+  impl.configuring = false;
+  impl.resolver.forget_unused(loop_clock() - std::chrono::hours(1));
+  return views();
+}
+
+void Monitor::set_listener(ViewListener* listener) {
+  impl_->listener = listener;
+}
+
+std::shared_ptr<const routing::BranchView> Monitor::view(std::string_view branch) const {
+  const BranchMonitor* found = impl_->find(branch);
+  return found == nullptr ? nullptr : found->view();
+}
+
+void Monitor::want(std::string_view branch) {
+  if (BranchMonitor* found = impl_->find(branch); found != nullptr) found->want();
+}
+
+void Monitor::on_dial_failed(std::string_view branch, std::size_t member) {
+  if (BranchMonitor* found = impl_->find(branch); found != nullptr) found->probe_soon(member);
+}
+
+std::vector<std::shared_ptr<const routing::BranchView>> Monitor::views() const {
+  if (impl_->stopped) return impl_->last_views;
+  std::vector<std::shared_ptr<const routing::BranchView>> out;
+  out.reserve(impl_->branches.size());
+  for (const auto& branch : impl_->branches) out.push_back(branch->view());
+  return out;
+}
+
+std::uint64_t Monitor::probe_failures(std::string_view branch, std::size_t member) const {
+  const BranchMonitor* found = impl_->find(branch);
+  return found == nullptr ? 0 : found->probe_failures(member);
+}
+
+void Monitor::shut_down() {
+  if (impl_->stopped) return;
+  impl_->last_views = views();
+  impl_->stopped = true;
+  impl_->branches.clear();
+}
+
+bool Monitor::idle() const {
+  return impl_->stopped && *impl_->context.handles == 0 && impl_->resolver.idle();
+}
+
+}  // namespace pointsman::proxy

@@ -1,0 +1,82 @@
+#pragma once
+// Watches the branches in use: resolves their hosts, probes each member over libpq on the control loop, and publishes
+// immutable views. Control thread only. An unused branch costs nothing: no connection, no look-up, no timer.
+
+#include <uv.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "routing/snapshot.h"
+
+namespace pointsman::proxy {
+
+/// Where views go: implemented by the control server, which posts them to every worker's mailbox.
+class ViewSink {
+ public:
+  virtual ~ViewSink() = default;
+  virtual void publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) = 0;
+};
+
+/// Told on the control thread, from inside the monitor, that a branch has a new view: look at it later, or use
+/// MonitorAccess::view() only.
+class ViewListener {
+ public:
+  virtual ~ViewListener() = default;
+  virtual void on_view(std::string_view branch) = 0;
+};
+
+/// What the verifier service may see.
+class MonitorAccess {
+ public:
+  virtual ~MonitorAccess() = default;
+  /// At most one; null takes it away.
+  virtual void set_listener(ViewListener* listener) = 0;
+  /// Null when there is no such branch.
+  virtual std::shared_ptr<const routing::BranchView> view(std::string_view branch) const = 0;
+  /// Makes the branch active (its hosts get resolved) and keeps it so for `idle_after`.
+  virtual void want(std::string_view branch) = 0;
+};
+
+class Monitor final : public MonitorAccess {
+ public:
+  /// `workers` sizes the branches' metric blocks; `listeners` likewise.
+  Monitor(uv_loop_t* loop, ViewSink& sink, std::size_t workers, std::size_t listeners);
+  ~Monitor() override;
+  Monitor(const Monitor&) = delete;
+  Monitor& operator=(const Monitor&) = delete;
+
+  /// A new configuration: branches that stay keep their state and connections. Builds the initial views (inactive ones
+  /// for branches not in use). Calls neither sink nor listener for what it returns: [i] belongs to directory.name(i),
+  /// and so do the indexes of later publications.
+  std::vector<std::shared_ptr<const routing::BranchView>> configure(
+      std::shared_ptr<const routing::Directory> directory);
+
+  void set_listener(ViewListener* listener) override;
+  std::shared_ptr<const routing::BranchView> view(std::string_view branch) const override;
+  /// A login for the branch came: probe it now and for `probe.idle_after` from now. Cheap when the branch is active
+  /// already. May publish at once.
+  void want(std::string_view branch) override;
+  /// A worker could not dial a member: probe it at once (bounded: at most every 200 ms per member).
+  void on_dial_failed(std::string_view branch, std::size_t member);
+
+  /// All branches' views in the directory's order (for status).
+  std::vector<std::shared_ptr<const routing::BranchView>> views() const;
+
+  /// probe_failures_total of a member; 0 when never probed.
+  std::uint64_t probe_failures(std::string_view branch, std::size_t member) const;
+
+  /// Stops probing and closes everything; publishes nothing more. Views stay readable.
+  void shut_down();
+  bool idle() const;  ///< after shut_down(): every handle is closed and no look-up is in the air
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pointsman::proxy

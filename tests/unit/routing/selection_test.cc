@@ -1,0 +1,579 @@
+#include "routing/selection.h"
+
+#include <doctest/doctest.h>
+
+#include <random>
+#include <string>
+#include <vector>
+
+namespace pointsman::routing {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr base::Instant kNow{1000s};
+
+/// pg-0 the primary in zone a, pg-1 in zone a and pg-2 in zone b good replicas; PgBouncers beside all; pools app and reads.
+struct Branch {
+  std::shared_ptr<BranchConfig> config = std::make_shared<BranchConfig>();
+  BranchView view;
+
+  explicit Branch(std::size_t members = 3) {
+    config->name = "x";
+    for (std::size_t i = 0; i < members; ++i) {
+      const std::string host = "10.0.0." + std::to_string(10 + i);
+      const std::string zone = i < 2 ? "a" : "b";
+      config->members.push_back({"pg-" + std::to_string(i), host, 5432, 6432, zone});
+      MemberView member;
+      member.name = config->members.back().name;
+      member.host = host;
+      member.zone = zone;
+      member.address = SocketAddress::from_numeric(host, 5432);
+      member.pgbouncer_address = SocketAddress::from_numeric(host, 6432);
+      member.role = i == 0 ? MemberRole::kPrimary : MemberRole::kReplica;
+      member.state = MemberState::kOk;
+      member.sampled_at = kNow;
+      member.position = 0x1000;
+      if (i > 0) member.lag_seconds = 0.1;
+      view.members.push_back(member);
+    }
+    add_pool("app", true, {{"10.0.1.1", "a"}});
+    add_pool("reads", false, {{"10.0.1.2", "a"}, {"10.0.1.3", "b"}});
+    view.config = config;
+    view.active = view.settled = true;
+    view.primary = 0;
+  }
+  void add_pool(const std::string& name, bool to_primary, const std::vector<std::pair<std::string, std::string>>& endpoints) {
+    PoolConfig pool;
+    pool.name = name;
+    pool.to_primary = to_primary;
+    PoolView seen{name, to_primary, {}};
+    for (const auto& [host, zone] : endpoints) {
+      pool.endpoints.push_back({host, 6432, zone});
+      seen.endpoints.push_back({host, SocketAddress::from_numeric(host, 6432), zone});
+    }
+    config->pools.push_back(pool);
+    view.pools.push_back(seen);
+  }
+  void all_lagging(double pg1, double pg2) {
+    view.members[1].state = view.members[2].state = MemberState::kLagging;
+    view.members[1].lag_seconds = pg1;
+    view.members[2].lag_seconds = pg2;
+  }
+};
+
+RouteRequest request(ListenerMode mode, TargetKind kind, std::string pool = {}) {
+  RouteRequest made;
+  made.mode = mode;
+  made.target = {kind, std::move(pool)};
+  made.now = kNow;
+  return made;
+}
+RouteRequest to_primary() { return request(ListenerMode::kDirect, TargetKind::kDefault); }
+RouteRequest to_replica() { return request(ListenerMode::kDirect, TargetKind::kReplica); }
+RouteRequest pooled() { return request(ListenerMode::kPooled, TargetKind::kDefault); }
+RouteRequest to_pool(const char* name) { return request(ListenerMode::kPooled, TargetKind::kPool, name); }
+
+Decision decided(const Branch& branch, const RouteRequest& request) {
+  const RouteResult result = choose(branch.view, request);
+  REQUIRE(std::holds_alternative<Decision>(result));
+  return std::get<Decision>(result);
+}
+NotNow not_now(const Branch& branch, const RouteRequest& request, Reason reason) {
+  const RouteResult result = choose(branch.view, request);
+  REQUIRE(std::holds_alternative<NotNow>(result));
+  const NotNow later = std::get<NotNow>(result);
+  CHECK(to_word(later.refusal.reason) == to_word(reason));
+  CHECK(later.refusal.sqlstate == "57P03");
+  CHECK_FALSE(later.refusal.hint.empty());
+  return later;
+}
+Refusal refused(const Branch& branch, const RouteRequest& request, Reason reason, std::string_view sqlstate) {
+  const RouteResult result = choose(branch.view, request);
+  REQUIRE(std::holds_alternative<Refusal>(result));
+  const Refusal refusal = std::get<Refusal>(result);
+  CHECK(to_word(refusal.reason) == to_word(reason));
+  CHECK(refusal.sqlstate == sqlstate);
+  return refusal;
+}
+Refusal refused_statically(const Branch& branch, const RouteRequest& request, Reason reason, std::string_view sqlstate) {
+  const auto refusal = check_static(*branch.config, request);
+  REQUIRE(refusal);
+  CHECK(to_word(refusal->reason) == to_word(reason));
+  CHECK(refusal->sqlstate == sqlstate);
+  CHECK_FALSE(refusal->hint.empty());
+  CHECK(refusal->detail.empty());
+  return *refusal;
+}
+
+// --- what configuration alone decides ---
+
+TEST_CASE("lawful targets pass the static check") {
+  const Branch branch;
+  for (const RouteRequest& lawful : {to_primary(), to_replica(), pooled(), to_pool("app"), to_pool("reads"),
+                                     request(ListenerMode::kDirect, TargetKind::kPrimary),
+                                     request(ListenerMode::kPooled, TargetKind::kPrimary)}) {
+    CHECK_FALSE(check_static(*branch.config, lawful));
+  }
+}
+
+TEST_CASE("a pool on the direct port is refused with the port to use") {
+  const Branch branch;
+  const Refusal refusal = refused_statically(branch, request(ListenerMode::kDirect, TargetKind::kPool, "app"), Reason::kWrongPort, "28000");
+  CHECK(refusal.hint.find("6432") != std::string::npos);
+  refused_statically(branch, request(ListenerMode::kDirect, TargetKind::kPool, "nope"), Reason::kUnknownPool, "28000");
+}
+
+TEST_CASE("replica on the pooled port is refused with the port to use") {
+  const Refusal refusal = refused_statically(Branch(), request(ListenerMode::kPooled, TargetKind::kReplica), Reason::kWrongPort, "28000");
+  CHECK(refusal.hint.find("5432") != std::string::npos);
+}
+
+TEST_CASE("an unknown pool is refused by name") {
+  const Refusal refusal = refused_statically(Branch(), to_pool("nope"), Reason::kUnknownPool, "28000");
+  CHECK(refusal.message == "branch \"x\" has no pool \"nope\"");
+}
+
+TEST_CASE("a branch of one member has no replica to offer") {
+  refused_statically(Branch(1), to_replica(), Reason::kNoReplica, "0A000");
+  CHECK_FALSE(check_static(*Branch(2).config, to_replica()));
+}
+
+TEST_CASE("without PgBouncer and default pool a plain pooled login is refused") {
+  Branch branch;
+  for (MemberConfig& member : branch.config->members) member.pgbouncer_port = 0;
+  refused_statically(branch, pooled(), Reason::kNoLocalPool, "0A000");
+  CHECK_FALSE(check_static(*branch.config, to_pool("app")));
+  branch.config->default_pool = "app";
+  CHECK_FALSE(check_static(*branch.config, pooled()));
+}
+
+TEST_CASE("replication passes on direct routes and is refused on pools") {
+  const Branch branch;
+  for (RouteRequest direct : {to_primary(), to_replica()}) {
+    direct.replication = true;
+    CHECK_FALSE(check_static(*branch.config, direct));
+  }
+  for (RouteRequest pool : {pooled(), to_pool("app")}) {
+    pool.replication = true;
+    refused_statically(branch, pool, Reason::kWrongPort, "0A000");
+  }
+}
+
+TEST_CASE("session options about replicas are refused on pools") {
+  RouteRequest with = pooled();
+  with.options.min_lsn = 1;
+  refused_statically(Branch(), with, Reason::kBadOption, "22023");
+}
+
+// --- the primary ---
+
+TEST_CASE("no target and primary go to the verified primary") {
+  const Branch branch;
+  for (const RouteRequest& plain : {to_primary(), request(ListenerMode::kDirect, TargetKind::kPrimary)}) {
+    const Decision decision = decided(branch, plain);
+    CHECK(decision.member == 0);
+    CHECK(decision.reason == Reason::kPrimary);
+    CHECK(decision.route == RouteClass::kPrimary);
+    CHECK(decision.address.to_string() == "10.0.0.10:5432");
+  }
+}
+
+TEST_CASE("no verified primary: not now, and never a replica") {
+  Branch branch;
+  branch.view.primary = -1;
+  branch.view.members[0].state = MemberState::kDown;
+  not_now(branch, to_primary(), Reason::kNoPrimary);
+}
+
+TEST_CASE("a primary whose address is unknown or that was tried in vain: not now") {
+  Branch branch;
+  const int tried[] = {0};
+  RouteRequest again = to_primary();
+  again.excluded = tried;
+  not_now(branch, again, Reason::kBackendUnreachable);
+  branch.view.members[0].address = {};
+  not_now(branch, to_primary(), Reason::kNoPrimary);
+}
+
+TEST_CASE("a view that is not active or not settled gives no verdict") {
+  for (const bool active : {false, true}) {
+    Branch branch;
+    branch.view.active = active;
+    branch.view.settled = false;
+    not_now(branch, to_primary(), Reason::kNoPrimary);
+    not_now(branch, to_replica(), Reason::kNoReplica);
+    not_now(branch, pooled(), Reason::kNoPrimary);
+    CHECK(decided(branch, to_pool("app")).route == RouteClass::kPool);  // a dedicated pool needs no verdict
+  }
+}
+
+TEST_CASE("a probe login refused by every member is the operator's fault, told to the log") {
+  Branch branch;
+  branch.view.primary = -1;
+  for (MemberView& member : branch.view.members) {
+    member.role = MemberRole::kUnknown;
+    member.state = MemberState::kUnknown;
+    member.probe_refused = true;
+  }
+  const Refusal refusal = refused(branch, to_primary(), Reason::kBackendFault, "58000");
+  CHECK(refusal.log_detail.find("pg-0") != std::string::npos);
+  CHECK(refusal.message.find("pg-0") == std::string::npos);
+  branch.view.members[2].probe_refused = false;
+  not_now(branch, to_primary(), Reason::kNoPrimary);
+}
+
+// --- replicas ---
+
+TEST_CASE("a replica among several is the best, a single one the only") {
+  Branch branch;
+  const Decision best = decided(branch, to_replica());
+  CHECK(best.reason == Reason::kReplicaBest);
+  CHECK(best.route == RouteClass::kReplica);
+  CHECK(best.member >= 1);
+  branch.view.members[1].state = MemberState::kDown;
+  const Decision only = decided(branch, to_replica());
+  CHECK(only.reason == Reason::kReplicaOnly);
+  CHECK(only.member == 2);
+  CHECK(only.address.to_string() == "10.0.0.12:5432");
+}
+
+TEST_CASE("lagging, unknown, down, unresolved and tried replicas are passed over") {
+  for (const MemberState state : {MemberState::kLagging, MemberState::kUnknown, MemberState::kDown}) {
+    Branch branch;
+    branch.view.members[1].state = state;
+    CHECK(decided(branch, to_replica()).member == 2);
+  }
+  Branch unresolved;
+  unresolved.view.members[2].address = {};
+  CHECK(decided(unresolved, to_replica()).member == 1);
+  const int tried[] = {1};
+  RouteRequest again = to_replica();
+  again.excluded = tried;
+  CHECK(decided(Branch(), again).member == 2);
+  Branch no_role;
+  no_role.view.members[1].role = MemberRole::kUnknown;
+  CHECK(decided(no_role, to_replica()).member == 2);
+}
+
+TEST_CASE("the primary is never a replica's stand-in unless asked for") {
+  Branch branch;
+  branch.view.members[1].state = branch.view.members[2].state = MemberState::kDown;
+  not_now(branch, to_replica(), Reason::kNoReplica);
+  RouteRequest asks = to_replica();
+  asks.options.fallback = Fallback::kPrimary;
+  const Decision decision = decided(branch, asks);
+  CHECK(decision.member == 0);
+  CHECK(decision.reason == Reason::kFallbackPrimary);
+  branch.view.primary = -1;
+  not_now(branch, asks, Reason::kNoPrimary);
+}
+
+TEST_CASE("all replicas tried in vain: not now") {
+  const int tried[] = {2, 1};
+  RouteRequest again = to_replica();
+  again.excluded = tried;
+  not_now(Branch(), again, Reason::kBackendUnreachable);
+}
+
+TEST_CASE("the own zone comes first where it has an eligible replica") {
+  Branch branch;
+  branch.view.members[1].lag_seconds = 5;  // still ok
+  const std::uint32_t sessions[] = {0, 1000, 0};
+  for (std::uint64_t random = 0; random < 50; ++random) {
+    RouteRequest near = to_replica();
+    near.random = random;
+    near.zone = "a";
+    near.member_sessions = sessions;
+    CHECK(decided(branch, near).member == 1);
+    near.zone = "b";
+    CHECK(decided(branch, near).member == 2);
+    near.zone = "c";
+    CHECK(decided(branch, near).member == 2);  // nobody there: all, and the emptier one
+  }
+  branch.view.members[1].state = MemberState::kLagging;
+  RouteRequest near = to_replica();
+  near.zone = "a";
+  CHECK(decided(branch, near).member == 2);
+}
+
+TEST_CASE("fewer sessions win, equal ones share") {
+  const Branch branch;
+  std::mt19937_64 random(1);
+  const std::uint32_t uneven[] = {0, 9, 3};
+  int first = 0;
+  for (int i = 0; i < 2000; ++i) {
+    RouteRequest plain = to_replica();
+    plain.random = random();
+    if (decided(branch, plain).member == 1) ++first;
+    plain.member_sessions = uneven;
+    REQUIRE(decided(branch, plain).member == 2);
+  }
+  CHECK(first > 900);
+  CHECK(first < 1100);
+}
+
+TEST_CASE("a session's max_lag takes the replicas at or under it") {
+  Branch branch;
+  branch.view.members[1].lag_seconds = 2.0;
+  branch.view.members[2].lag_seconds = 2.001;
+  RouteRequest tight = to_replica();
+  tight.options.max_lag = 2s;
+  CHECK(decided(branch, tight).member == 1);
+  tight.options.max_lag = 1999ms;
+  const Refusal refusal = refused(branch, tight, Reason::kAllLagging, "57P03");
+  CHECK(refusal.detail == "The best one is 2.00 s behind; the limit is 1999ms.");
+}
+
+TEST_CASE("a lag figure that has grown old no longer satisfies max_lag") {
+  Branch branch;
+  branch.config->probe.interval = 1s;
+  RouteRequest tight = to_replica();
+  tight.options.max_lag = 2s;
+  branch.view.members[1].sampled_at = branch.view.members[2].sampled_at = kNow - 3s;
+  CHECK(decided(branch, tight).route == RouteClass::kReplica);
+  branch.view.members[1].sampled_at = branch.view.members[2].sampled_at = kNow - 3s - 1ms;
+  refused(branch, tight, Reason::kAllLagging, "57P03");
+  CHECK(decided(branch, to_replica()).reason == Reason::kReplicaBest);  // without a limit of its own the state decides
+}
+
+TEST_CASE("a replica without a lag figure does not satisfy max_lag") {
+  Branch branch;
+  branch.view.members[1].lag_seconds.reset();
+  branch.view.members[2].state = MemberState::kDown;
+  RouteRequest tight = to_replica();
+  tight.options.max_lag = 2h;
+  refused(branch, tight, Reason::kAllLagging, "57P03");
+}
+
+TEST_CASE("min_lsn is a hard filter at the position itself") {
+  Branch branch;
+  branch.view.members[1].position = 0x0FFF;
+  branch.view.members[2].position = 0x1000;
+  RouteRequest after = to_replica();
+  after.options.min_lsn = 0x1000;
+  const Decision decision = decided(branch, after);
+  CHECK(decision.member == 2);
+  CHECK(decision.reason == Reason::kReplicaMinLsn);
+  after.options.min_lsn = 0x1001;
+  const Refusal refusal = refused(branch, after, Reason::kMinLsnNotReached, "57P03");
+  CHECK(refusal.detail == "The best one has replayed 0/1000.");
+  CHECK(refusal.hint.find("pointsman.wait") != std::string::npos);
+  branch.view.members[2].position.reset();
+  after.options.min_lsn = 0x1000;
+  refused(branch, after, Reason::kMinLsnNotReached, "57P03");
+}
+
+TEST_CASE("no fallback but the primary weakens min_lsn") {
+  Branch branch;
+  branch.all_lagging(20, 30);
+  branch.view.members[1].position = branch.view.members[2].position = 0x0FFF;
+  RouteRequest after = to_replica();
+  after.options.min_lsn = 0x1000;
+  after.options.fallback = Fallback::kLeastLagged;
+  refused(branch, after, Reason::kMinLsnNotReached, "57P03");
+  branch.view.members[2].position = 0x1000;
+  CHECK(decided(branch, after).member == 2);  // the laggard that has it
+  branch.view.members[2].position = 0x0FFF;
+  after.options.fallback = Fallback::kPrimary;
+  CHECK(decided(branch, after).reason == Reason::kFallbackPrimary);
+}
+
+TEST_CASE("with wait a session is told not now and how long it would wait") {
+  RouteRequest after = to_replica();
+  after.options.min_lsn = 0x9999;
+  after.options.wait = 2s;
+  const NotNow later = not_now(Branch(), after, Reason::kMinLsnNotReached);
+  CHECK(later.wait == 2s);
+  after.options.wait = 0s;
+  refused(Branch(), after, Reason::kMinLsnNotReached, "57P03");
+  Branch down;
+  down.view.members[1].state = down.view.members[2].state = MemberState::kDown;
+  CHECK_FALSE(not_now(down, to_replica(), Reason::kNoReplica).wait);
+}
+
+TEST_CASE("least_lagged takes the least lag up to the hard cap") {
+  Branch branch;
+  branch.all_lagging(30, 20);
+  const Decision decision = decided(branch, to_replica());
+  CHECK(decision.member == 2);
+  CHECK(decision.reason == Reason::kFallbackLeastLagged);
+  branch.all_lagging(60.0, 61);
+  CHECK(decided(branch, to_replica()).member == 1);
+  branch.all_lagging(60.001, 61);
+  const Refusal refusal = refused(branch, to_replica(), Reason::kAllLagging, "57P03");
+  CHECK(refusal.detail == "The best one is 60.0 s behind; the limit is 10s.");
+}
+
+TEST_CASE("unknown is last under least_lagged and never eligible under error") {
+  Branch branch;
+  branch.view.members[1].state = MemberState::kUnknown;
+  branch.all_lagging(0, 59);
+  branch.view.members[1].state = MemberState::kUnknown;
+  CHECK(decided(branch, to_replica()).member == 2);
+  branch.view.members[2].lag_seconds = 61;
+  const Decision last = decided(branch, to_replica());
+  CHECK(last.member == 1);
+  CHECK(last.reason == Reason::kFallbackLeastLagged);
+  RouteRequest strict = to_replica();
+  strict.options.fallback = Fallback::kError;
+  refused(branch, strict, Reason::kAllLagging, "57P03");
+}
+
+TEST_CASE("a replica known to be further behind than the hard cap is not taken as unknown") {
+  Branch branch;
+  branch.view.members[2].state = MemberState::kDown;
+  branch.view.members[1].state = MemberState::kLagging;
+  branch.view.members[1].lag_seconds.reset();
+  branch.view.members[1].lag_at_least = 60.0;
+  CHECK(decided(branch, to_replica()).member == 1);
+  branch.view.members[1].lag_at_least = 60.1;
+  refused(branch, to_replica(), Reason::kAllLagging, "57P03");
+}
+
+TEST_CASE("a session that gives min_lsn or max_lag gets error unless it says otherwise") {
+  Branch branch;
+  branch.all_lagging(20, 30);
+  RouteRequest tight = to_replica();
+  tight.options.max_lag = 5s;
+  refused(branch, tight, Reason::kAllLagging, "57P03");
+  tight.options.fallback = Fallback::kLeastLagged;
+  CHECK(decided(branch, tight).member == 1);
+  RouteRequest after = to_replica();
+  after.options.min_lsn = 1;
+  refused(branch, after, Reason::kAllLagging, "57P03");
+}
+
+TEST_CASE("the branch's own fallback policy holds where the session says nothing") {
+  Branch branch;
+  branch.all_lagging(20, 30);
+  branch.config->replicas.fallback = Fallback::kError;
+  refused(branch, to_replica(), Reason::kAllLagging, "57P03");
+  branch.config->replicas.fallback = Fallback::kPrimary;
+  CHECK(decided(branch, to_replica()).reason == Reason::kFallbackPrimary);
+}
+
+// --- pools ---
+
+TEST_CASE("a plain pooled login goes to the PgBouncer beside the primary") {
+  Branch branch;
+  const Decision decision = decided(branch, pooled());
+  CHECK(decision.reason == Reason::kLocalPool);
+  CHECK(decision.route == RouteClass::kLocalPool);
+  CHECK(decision.member == 0);
+  CHECK(decision.address.to_string() == "10.0.0.10:6432");
+  branch.view.primary = 1;
+  branch.view.members[1].role = MemberRole::kPrimary;
+  CHECK(decided(branch, pooled()).address.to_string() == "10.0.0.11:6432");
+  branch.config->members[1].pgbouncer_port = 0;
+  refused(branch, pooled(), Reason::kNoLocalPool, "0A000");
+  branch.view.primary = -1;
+  not_now(branch, pooled(), Reason::kNoPrimary);
+}
+
+TEST_CASE("with a default pool a plain pooled login goes there, also without a primary") {
+  Branch branch;
+  branch.config->default_pool = "app";
+  branch.view.primary = -1;
+  for (const RouteRequest& plain : {pooled(), request(ListenerMode::kPooled, TargetKind::kPrimary)}) {
+    const Decision decision = decided(branch, plain);
+    CHECK(decision.reason == Reason::kDefaultPool);
+    CHECK(decision.route == RouteClass::kPool);
+    CHECK(decision.member == -1);
+    CHECK(decision.pool == 0);
+    CHECK(decision.address.to_string() == "10.0.1.1:6432");
+  }
+}
+
+TEST_CASE("a named pool is reached at one of its endpoints") {
+  const Branch branch;
+  const std::uint32_t sessions[] = {50, 2};
+  RouteRequest plain = to_pool("reads");
+  plain.endpoint_sessions = sessions;
+  const Decision decision = decided(branch, plain);
+  CHECK(decision.reason == Reason::kNamedPool);
+  CHECK(decision.pool == 1);
+  CHECK(decision.endpoint == 1);
+  plain.zone = "a";
+  CHECK(decided(branch, plain).endpoint == 0);
+  const int tried[] = {0};
+  plain.excluded = tried;
+  CHECK(decided(branch, plain).endpoint == 1);
+}
+
+TEST_CASE("a pool none of whose endpoints can be reached: not now") {
+  Branch branch;
+  const int tried[] = {0, 1};
+  RouteRequest again = to_pool("reads");
+  again.excluded = tried;
+  not_now(branch, again, Reason::kBackendUnreachable);
+  branch.view.pools[0].endpoints[0].address = {};
+  not_now(branch, to_pool("app"), Reason::kBackendUnreachable);
+}
+
+// --- what follows from a decision ---
+
+TEST_CASE("each leg has its own TLS settings") {
+  Branch branch;
+  branch.config->backend_tls.ca = "backend";
+  const Decision direct = decided(branch, to_primary());
+  const Decision local = decided(branch, pooled());
+  const Decision pool = decided(branch, to_pool("reads"));
+  for (const Decision& decision : {direct, local, pool}) CHECK(tls_for(*branch.config, decision).ca == "backend");
+  branch.config->pgbouncer_tls.emplace().ca = "bouncer";
+  CHECK(tls_for(*branch.config, direct).ca == "backend");
+  CHECK(tls_for(*branch.config, local).ca == "bouncer");
+  CHECK(tls_for(*branch.config, pool).ca == "bouncer");
+  branch.config->pools[1].tls.emplace().ca = "own";
+  CHECK(tls_for(*branch.config, pool).ca == "own");
+  CHECK(tls_for(*branch.config, decided(branch, to_pool("app"))).ca == "bouncer");
+}
+
+TEST_CASE("the name to verify is the configured one, else the host") {
+  Branch branch;
+  CHECK(server_name_for(branch.view, decided(branch, to_primary())) == "10.0.0.10");
+  const Decision pool = decided(branch, to_pool("app"));
+  CHECK(server_name_for(branch.view, pool) == "10.0.1.1");
+  branch.config->backend_tls.server_name = "cluster-rw";
+  CHECK(server_name_for(branch.view, pool) == "cluster-rw");
+}
+
+TEST_CASE("destinations are named for logs") {
+  const Branch branch;
+  CHECK(destination_name(branch.view, decided(branch, to_primary())) == "pg-0");
+  CHECK(destination_name(branch.view, decided(branch, pooled())) == "pg-0 (pgbouncer)");
+  CHECK(destination_name(branch.view, decided(branch, to_pool("app"))) == "app/10.0.1.1:6432");
+}
+
+TEST_CASE("explain says a line per candidate, with the verdict on each") {
+  Branch branch(4);
+  branch.view.members[1].state = MemberState::kLagging;
+  branch.view.members[3].state = MemberState::kDown;
+  std::vector<std::string> lines;
+  CHECK(std::get<Decision>(choose(branch.view, to_replica(), &lines)).member == 2);
+  REQUIRE(lines.size() == 4);
+  CHECK(lines[0] == "pg-0: primary, ok, zone a, sessions 0: no replica");
+  CHECK(lines[1] == "pg-1: replica, lagging, lag 0.10 s, at 0/1000, zone a, sessions 0: too far behind");
+  CHECK(lines[2] == "pg-2: replica, ok, lag 0.10 s, at 0/1000, zone b, sessions 0: chosen");
+  CHECK(lines[3].ends_with("down"));
+  lines.clear();
+  choose(branch.view, to_pool("reads"), &lines);
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0].starts_with("reads/10.0.1.2:6432"));
+  lines.clear();
+  branch.view.primary = -1;
+  choose(branch.view, to_primary(), &lines);
+  CHECK(lines.size() == 4);
+}
+
+TEST_CASE("the same view, counts and random number give the same decision") {
+  const Branch branch;
+  for (std::uint64_t random = 0; random < 64; ++random) {
+    RouteRequest plain = to_replica();
+    plain.random = random;
+    CHECK(decided(branch, plain).member == decided(branch, plain).member);
+  }
+}
+
+}  // namespace
+}  // namespace pointsman::routing
