@@ -13,7 +13,8 @@
 namespace pointsman::metrics {
 namespace {
 
-constexpr std::array<std::string_view, kLoginPhases> kPhaseWords = {"tls", "startup", "auth", "hold", "connect", "total"};
+constexpr std::array<std::string_view, kLoginPhases> kPhaseWords = {"tls",  "startup", "auth",
+                                                                    "hold", "connect", "total"};
 constexpr std::array<std::string_view, kOutcomes> kOutcomeWords = {"ok", "refused", "failed"};
 constexpr std::array<std::string_view, kCancelOutcomes> kCancelWords = {"sent", "unknown_key", "throttled", "failed"};
 constexpr std::array<std::string_view, 2> kDirectionWords = {"from_client", "to_client"};
@@ -22,30 +23,41 @@ constexpr std::size_t kHistogramSeries = Histogram::kBuckets + 3;
 
 prometheus::MetricType to_prometheus(MetricType type) {
   switch (type) {
-    case MetricType::kCounter: return prometheus::MetricType::Counter;
-    case MetricType::kGauge: return prometheus::MetricType::Gauge;
-    case MetricType::kHistogram: return prometheus::MetricType::Histogram;
+    case MetricType::kCounter:
+      return prometheus::MetricType::Counter;
+    case MetricType::kGauge:
+      return prometheus::MetricType::Gauge;
+    case MetricType::kHistogram:
+      return prometheus::MetricType::Histogram;
   }
   POINTSMAN_CHECK(false);
   return {};
 }
 
 void append_escaped(std::string& out, std::string_view value) {
-  for (const char c : value) out += c == '\0' ? ' ' : c;   // TextSerializer escapes the rest
+  for (const char c : value) out += c == '\0' ? ' ' : c;  // TextSerializer escapes the rest
 }
 
-template <typename Pick>
-std::uint64_t sum_over(const BranchBlock& block, Pick pick) {
-  std::uint64_t sum = 0;
-  for (std::size_t worker = 0; worker < block.dimensions().workers; ++worker) sum += pick(block.slot(worker)).value();
-  return sum;
-}
+using Workers = std::span<const WorkerBlock* const>;
 
-template <typename Pick>
-std::uint64_t sum_over(std::span<const WorkerBlock* const> workers, Pick pick) {
-  std::uint64_t sum = 0;
-  for (const WorkerBlock* worker : workers) sum += pick(*worker).value();
-  return sum;
+/// One cell of a table, summed over all workers.
+std::uint64_t sum(const BranchBlock& block, std::vector<Counter> BranchSlot::*table, std::size_t cell) {
+  std::uint64_t total = 0;
+  for (std::size_t worker = 0; worker < block.dimensions().workers; ++worker) {
+    total += (block.slot(worker).*table)[cell].value();
+  }
+  return total;
+}
+template <typename Table>
+std::uint64_t sum(Workers workers, Table WorkerBlock::*table, std::size_t cell) {
+  std::uint64_t total = 0;
+  for (const WorkerBlock* worker : workers) total += (worker->*table)[cell].value();
+  return total;
+}
+std::uint64_t sum(Workers workers, Counter WorkerBlock::*counter) {
+  std::uint64_t total = 0;
+  for (const WorkerBlock* worker : workers) total += (worker->*counter).value();
+  return total;
 }
 
 std::string_view route_of(const Vocabulary& words, const DestinationWords& destination, std::size_t reason) {
@@ -79,7 +91,8 @@ struct Scrape::Impl {
     series += lines;
     return &families[static_cast<std::size_t>(metric)].metric.emplace_back();
   }
-  prometheus::ClientMetric* append(Metric metric, std::initializer_list<std::string_view> label_values, std::size_t lines) {
+  prometheus::ClientMetric* append(Metric metric, std::initializer_list<std::string_view> label_values,
+                                   std::size_t lines) {
     const MetricSpec& spec = spec_of(metric);
     POINTSMAN_CHECK(label_values.size() == spec.label_count());
     auto* added = append(metric, lines);
@@ -122,7 +135,8 @@ void Scrape::add(Metric metric, std::initializer_list<std::string_view> label_va
   added->histogram.bucket.reserve(histogram.counts.size());
   for (std::size_t i = 0; i < histogram.counts.size(); ++i) {
     cumulative += histogram.counts[i];
-    const double bound = i < Histogram::kBuckets ? Histogram::bound_seconds(i) : std::numeric_limits<double>::infinity();
+    const double bound =
+        i < Histogram::kBuckets ? Histogram::bound_seconds(i) : std::numeric_limits<double>::infinity();
     added->histogram.bucket.push_back({cumulative, bound});
   }
   added->histogram.sample_count = cumulative;
@@ -135,98 +149,118 @@ void Scrape::add_info(Metric metric, std::string_view label_value, const std::ma
   added->gauge.value = 1;
   for (const auto& [name, value] : labels) {
     const std::string lawful = lawful_label_name(name);
-    const bool taken = std::any_of(added->label.begin(), added->label.end(), [&](const auto& label) { return label.name == lawful; });
+    const bool taken =
+        std::any_of(added->label.begin(), added->label.end(), [&](const auto& label) { return label.name == lawful; });
     if (taken || value.empty()) continue;
     append_escaped(added->label.emplace_back(prometheus::ClientMetric::Label{lawful, {}}).value, value);
   }
+}
+
+void Scrape::add_touched(Metric metric, std::initializer_list<std::string_view> label_values, std::uint64_t value) {
+  if (value != 0) add(metric, label_values, static_cast<double>(value));
 }
 
 void Scrape::add_workers(std::span<const WorkerBlock* const> workers, const Vocabulary& words) {
   if (workers.empty()) return;
   std::size_t listeners = words.listeners.size();
   for (const WorkerBlock* worker : workers) listeners = std::min(listeners, worker->listeners_);
-  const std::size_t reasons = workers.front()->listeners_ == 0 ? 0 : workers.front()->refusals.size() / workers.front()->listeners_;
+  for (std::size_t listener = 0; listener < listeners; ++listener) add_listener(workers, words, listener);
 
-  for (std::size_t listener = 0; listener < listeners; ++listener) {
-    const std::string& name = words.listeners[listener];
-    add(Metric::kConnectionsAcceptedTotal, {name}, static_cast<double>(sum_over(workers, [&](const WorkerBlock& w) -> const Counter& { return w.accepted[listener]; })));
-    for (std::size_t phase = 0; phase < kLoginPhases; ++phase) {
-      HistogramSum sum;
-      for (const WorkerBlock* worker : workers) sum.add(worker->login[listener * kLoginPhases + phase]);
-      add(Metric::kLoginSeconds, {name, kPhaseWords[phase]}, sum);
-    }
-    for (std::size_t reason = 0; reason < std::min(reasons, words.reasons.size()); ++reason) {
-      const auto refused = sum_over(workers, [&](const WorkerBlock& w) -> const Counter& { return w.refusals[listener * reasons + reason]; });
-      if (refused != 0) add(Metric::kRoutingRefusalsTotal, {name, "", words.reasons[reason]}, static_cast<double>(refused));
-    }
-  }
-  for (std::size_t outcome = 0; outcome < kCancelOutcomes; ++outcome) {
-    const auto count = sum_over(workers, [&](const WorkerBlock& w) -> const Counter& { return w.cancels[outcome]; });
-    add(Metric::kCancelRequestsTotal, {kCancelWords[outcome]}, static_cast<double>(count));
-  }
-  const auto total = [&](Metric metric, std::initializer_list<std::string_view> labels, auto pick) {
-    add(metric, labels, static_cast<double>(sum_over(workers, pick)));
+  const auto total = [&](Metric metric, std::initializer_list<std::string_view> labels, std::uint64_t value) {
+    add(metric, labels, static_cast<double>(value));
   };
-  total(Metric::kTlsHandshakesTotal, {"TLSv1.2", "false"}, [](const WorkerBlock& w) -> const Counter& { return w.handshakes[0]; });
-  total(Metric::kTlsHandshakesTotal, {"TLSv1.3", "false"}, [](const WorkerBlock& w) -> const Counter& { return w.handshakes[1]; });
-  total(Metric::kTlsHandshakeFailuresTotal, {}, [](const WorkerBlock& w) -> const Counter& { return w.handshakes[2]; });
-  total(Metric::kConnectionsPreLogin, {}, [](const WorkerBlock& w) -> const Counter& { return w.pre_login; });
-  total(Metric::kConnectionsOpen, {}, [](const WorkerBlock& w) -> const Counter& { return w.sessions; });
-  total(Metric::kAcceptPausesTotal, {}, [](const WorkerBlock& w) -> const Counter& { return w.accept_paused; });
+  for (std::size_t outcome = 0; outcome < kCancelOutcomes; ++outcome) {
+    total(Metric::kCancelRequestsTotal, {kCancelWords[outcome]}, sum(workers, &WorkerBlock::cancels, outcome));
+  }
+  total(Metric::kTlsHandshakesTotal, {"TLSv1.2", "false"}, sum(workers, &WorkerBlock::handshakes, 0));
+  total(Metric::kTlsHandshakesTotal, {"TLSv1.3", "false"}, sum(workers, &WorkerBlock::handshakes, 1));
+  total(Metric::kTlsHandshakeFailuresTotal, {}, sum(workers, &WorkerBlock::handshakes, 2));
+  total(Metric::kConnectionsPreLogin, {}, sum(workers, &WorkerBlock::pre_login));
+  total(Metric::kConnectionsOpen, {}, sum(workers, &WorkerBlock::sessions));
+  total(Metric::kAcceptPausesTotal, {}, sum(workers, &WorkerBlock::accept_paused));
+}
+
+void Scrape::add_listener(std::span<const WorkerBlock* const> workers, const Vocabulary& words, std::size_t listener) {
+  const std::string& name = words.listeners[listener];
+  const auto accepted = sum(workers, &WorkerBlock::accepted, listener);
+  add(Metric::kConnectionsAcceptedTotal, {name}, static_cast<double>(accepted));
+  for (std::size_t phase = 0; phase < kLoginPhases; ++phase) {
+    HistogramSum times;
+    for (const WorkerBlock* worker : workers) times.add(worker->login[listener * kLoginPhases + phase]);
+    add(Metric::kLoginSeconds, {name, kPhaseWords[phase]}, times);
+  }
+  const std::size_t reasons = workers.front()->refusals.size() / workers.front()->listeners_;
+  for (std::size_t reason = 0; reason < std::min(reasons, words.reasons.size()); ++reason) {
+    add_touched(Metric::kRoutingRefusalsTotal, {name, "", words.reasons[reason]},
+                sum(workers, &WorkerBlock::refusals, listener * reasons + reason));
+  }
 }
 
 void Scrape::add_branch(const BranchBlock& block, const Vocabulary& words, const BranchWords& branch) {
   const Dimensions& size = block.dimensions();
-  const std::size_t reasons = std::min(size.reasons, words.reasons.size());
-  const std::size_t routes = std::min(size.routes, words.routes.size());
-  const auto touched = [&](Metric metric, std::initializer_list<std::string_view> labels, std::uint64_t value) {
-    if (value != 0) add(metric, labels, static_cast<double>(value));
-  };
-
   for (std::size_t d = 0; d < std::min(size.destinations, branch.destinations.size()); ++d) {
-    const DestinationWords& destination = branch.destinations[d];
-    const auto active = sum_active(block, d);
-    if (destination.exists || active != 0) {
-      add(Metric::kConnectionsActive, {branch.branch, destination.route, destination.member}, static_cast<double>(active));
-    }
-    for (std::size_t reason = 0; reason < reasons; ++reason) {
-      const auto decided = sum_over(block, [&](const BranchSlot& s) -> const Counter& { return s.decisions[d * size.reasons + reason]; });
-      touched(Metric::kRoutingDecisionsTotal, {branch.branch, route_of(words, destination, reason), destination.member, words.reasons[reason]}, decided);
-    }
+    add_destination(block, words, branch, d);
   }
   for (std::size_t listener = 0; listener < std::min(size.listeners, words.listeners.size()); ++listener) {
-    for (std::size_t route = 0; route < routes; ++route) {
-      for (std::size_t outcome = 0; outcome < kOutcomes; ++outcome) {
-        const std::size_t cell = (listener * size.routes + route) * kOutcomes + outcome;
-        touched(Metric::kConnectionsTotal, {words.listeners[listener], branch.branch, words.routes[route], kOutcomeWords[outcome]},
-                sum_over(block, [&](const BranchSlot& s) -> const Counter& { return s.connections[cell]; }));
-      }
-    }
-    for (std::size_t reason = 0; reason < reasons; ++reason) {
-      touched(Metric::kRoutingRefusalsTotal, {words.listeners[listener], branch.branch, words.reasons[reason]},
-              sum_over(block, [&](const BranchSlot& s) -> const Counter& { return s.refusals[listener * size.reasons + reason]; }));
-    }
+    add_branch_listener(block, words, branch.branch, listener);
   }
-  for (std::size_t route = 0; route < routes; ++route) {
+  for (std::size_t route = 0; route < std::min(size.routes, words.routes.size()); ++route) {
     for (std::size_t direction = 0; direction < kDirectionWords.size(); ++direction) {
-      touched(Metric::kBytesTotal, {branch.branch, words.routes[route], kDirectionWords[direction]},
-              sum_over(block, [&](const BranchSlot& s) -> const Counter& { return s.bytes[route * 2 + direction]; }));
+      add_touched(Metric::kBytesTotal, {branch.branch, words.routes[route], kDirectionWords[direction]},
+                  sum(block, &BranchSlot::bytes, route * kDirectionWords.size() + direction));
     }
   }
-  for (std::size_t reason = 0; reason < reasons; ++reason) {
-    touched(Metric::kAuthFailuresTotal, {branch.branch, words.reasons[reason]},
-            sum_over(block, [&](const BranchSlot& s) -> const Counter& { return s.auth_failures[reason]; }));
+  for (std::size_t reason = 0; reason < std::min(size.reasons, words.reasons.size()); ++reason) {
+    add_touched(Metric::kAuthFailuresTotal, {branch.branch, words.reasons[reason]},
+                sum(block, &BranchSlot::auth_failures, reason));
   }
   add(Metric::kHeldConnections, {branch.branch}, static_cast<double>(sum_holding(block)));
   HistogramSum held;
   for (std::size_t worker = 0; worker < size.workers; ++worker) held.add(block.slot(worker).hold_seconds);
   // Few branches ever hold a login, and a histogram is 23 series.
-  const bool any_held = std::any_of(held.counts.begin(), held.counts.end(), [](std::uint64_t count) { return count != 0; });
+  const bool any_held =
+      std::any_of(held.counts.begin(), held.counts.end(), [](std::uint64_t count) { return count != 0; });
   if (any_held) add(Metric::kHoldSeconds, {branch.branch}, held);
 }
 
-std::size_t Scrape::series() const { return impl_->series; }
-std::size_t Scrape::dropped() const { return impl_->dropped; }
+void Scrape::add_destination(const BranchBlock& block, const Vocabulary& words, const BranchWords& branch,
+                             std::size_t index) {
+  const DestinationWords& destination = branch.destinations[index];
+  const auto active = sum_active(block, index);
+  if (destination.exists || active != 0) {
+    add(Metric::kConnectionsActive, {branch.branch, destination.route, destination.member},
+        static_cast<double>(active));
+  }
+  const std::size_t reasons = block.dimensions().reasons;
+  for (std::size_t reason = 0; reason < std::min(reasons, words.reasons.size()); ++reason) {
+    add_touched(Metric::kRoutingDecisionsTotal,
+                {branch.branch, route_of(words, destination, reason), destination.member, words.reasons[reason]},
+                sum(block, &BranchSlot::decisions, index * reasons + reason));
+  }
+}
+
+void Scrape::add_branch_listener(const BranchBlock& block, const Vocabulary& words, const std::string& branch,
+                                 std::size_t listener) {
+  const Dimensions& size = block.dimensions();
+  const std::string& name = words.listeners[listener];
+  for (std::size_t route = 0; route < std::min(size.routes, words.routes.size()); ++route) {
+    for (std::size_t outcome = 0; outcome < kOutcomes; ++outcome) {
+      add_touched(Metric::kConnectionsTotal, {name, branch, words.routes[route], kOutcomeWords[outcome]},
+                  sum(block, &BranchSlot::connections, (listener * size.routes + route) * kOutcomes + outcome));
+    }
+  }
+  for (std::size_t reason = 0; reason < std::min(size.reasons, words.reasons.size()); ++reason) {
+    add_touched(Metric::kRoutingRefusalsTotal, {name, branch, words.reasons[reason]},
+                sum(block, &BranchSlot::refusals, listener * size.reasons + reason));
+  }
+}
+
+std::size_t Scrape::series() const {
+  return impl_->series;
+}
+std::size_t Scrape::dropped() const {
+  return impl_->dropped;
+}
 
 std::string Scrape::text(std::uint64_t dropped_before) {
   auto& counter = impl_->families[static_cast<std::size_t>(Metric::kMetricsSeriesDroppedTotal)];
@@ -237,16 +271,20 @@ std::string Scrape::text(std::uint64_t dropped_before) {
     if (!family.metric.empty()) filled.push_back(std::move(family));
   }
   std::string text = prometheus::TextSerializer().Serialize(filled);
-  *this->impl_ = Impl(impl_->series_limit);
+  *impl_ = Impl(impl_->series_limit);
   return text;
 }
 
 std::uint64_t sum_active(const BranchBlock& block, std::size_t destination) {
-  return sum_over(block, [&](const BranchSlot& s) -> const Counter& { return s.active[destination]; });
+  return sum(block, &BranchSlot::active, destination);
 }
 
 std::uint64_t sum_holding(const BranchBlock& block) {
-  return sum_over(block, [](const BranchSlot& s) -> const Counter& { return s.holding; });
+  std::uint64_t total = 0;
+  for (std::size_t worker = 0; worker < block.dimensions().workers; ++worker) {
+    total += block.slot(worker).holding.value();
+  }
+  return total;
 }
 
 std::string lawful_label_name(std::string_view name) {

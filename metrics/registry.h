@@ -1,6 +1,6 @@
 #pragma once
-// From counters to the text Prometheus reads. A Scrape is filled, printed and thrown away; nothing is kept between scrapes. Control thread.
-// Knows no branch and no reason: the words for a block's indexes are handed in as plain data.
+// From counters to the text Prometheus reads. A Scrape is filled, printed and thrown away; nothing is kept between
+// scrapes. Control thread. Knows no branch and no reason: the words for a block's indexes are handed in as plain data.
 
 #include <array>
 #include <cstddef>
@@ -20,7 +20,7 @@ namespace pointsman::metrics {
 
 /// A histogram summed over workers.
 struct HistogramSum {
-  std::array<std::uint64_t, Histogram::kBuckets + 1> counts{};   ///< not cumulative; the last is +Inf
+  std::array<std::uint64_t, Histogram::kBuckets + 1> counts{};  ///< not cumulative; the last is +Inf
   double sum_seconds = 0;
   void add(const Histogram& histogram);
 };
@@ -37,7 +37,7 @@ struct Vocabulary {
 struct DestinationWords {
   std::string route;
   std::string member;
-  bool exists = true;   ///< false: has a place in the tables only (a member without PgBouncer)
+  bool exists = true;  ///< false: has a place in the tables only (a member without PgBouncer)
 };
 struct BranchWords {
   std::string branch;
@@ -51,11 +51,12 @@ class Scrape {
   Scrape(const Scrape&) = delete;
   Scrape& operator=(const Scrape&) = delete;
 
-  /// One series. Requires: as many label values as the metric has labels, no histogram. An empty value stands for a label that is not there.
+  /// One series. Requires: as many label values as the metric has labels, no histogram. An empty value stands for a
+  /// label that is not there.
   void add(Metric metric, std::initializer_list<std::string_view> label_values, double value);
   void add(Metric metric, std::initializer_list<std::string_view> label_values, const HistogramSum& histogram);
-  /// A series of value 1 with labels of the operator's own beside the metric's one. Their names are made lawful; of two that become equal
-  /// the first stays.
+  /// A series of value 1 with labels of the operator's own beside the metric's one. Their names are made lawful; of two
+  /// that become equal the first stays.
   void add_info(Metric metric, std::string_view label_value, const std::map<std::string, std::string>& labels);
 
   void add_workers(std::span<const WorkerBlock* const> workers, const Vocabulary& words);
@@ -69,6 +70,12 @@ class Scrape {
   std::string text(std::uint64_t dropped_before);
 
  private:
+  void add_touched(Metric metric, std::initializer_list<std::string_view> label_values, std::uint64_t value);
+  void add_listener(std::span<const WorkerBlock* const> workers, const Vocabulary& words, std::size_t listener);
+  void add_destination(const BranchBlock& block, const Vocabulary& words, const BranchWords& branch, std::size_t index);
+  void add_branch_listener(const BranchBlock& block, const Vocabulary& words, const std::string& branch,
+                           std::size_t listener);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
@@ -77,7 +84,8 @@ class Scrape {
 std::uint64_t sum_active(const BranchBlock& block, std::size_t destination);
 std::uint64_t sum_holding(const BranchBlock& block);
 
-/// A label name that Prometheus takes: other characters become `_`, a digit in front or a reserved `__` gets `label_` before it.
+/// A label name that Prometheus takes: other characters become `_`, a digit in front or a reserved `__` gets `label_`
+/// before it.
 std::string lawful_label_name(std::string_view name);
 
 }  // namespace pointsman::metrics

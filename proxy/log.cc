@@ -13,12 +13,12 @@
 #include <mutex>
 #include <utility>
 
-#include <nlohmann/json.hpp>
 #include <spdlog/async.h>
 #include <spdlog/async_logger.h>
 #include <spdlog/formatter.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
+#include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "routing/username.h"
@@ -33,8 +33,8 @@ constexpr std::size_t kQueueLines = 1024;
 constexpr auto kStopGrace = std::chrono::seconds(1);
 constexpr int kPollMs = 100;
 
-/// What a payload begins with: the format its record was made in, so that a reload mixes no line. A payload without it comes from spdlog's own
-/// functions and is a plain message.
+/// What a payload begins with: the format its record was made in, so that a reload mixes no line. A payload without it
+/// comes from spdlog's own functions and is a plain message.
 constexpr char kTextMark = '\x01';
 constexpr char kJsonMark = '\x02';
 
@@ -42,16 +42,20 @@ struct Settings {
   std::atomic<LogFormat> format{LogFormat::kText};
   std::atomic<LogLevel> level{LogLevel::kInfo};
   std::atomic<bool> stopping{false};
-  std::atomic<std::uint64_t> unwritten{0};   // lines the sink gave up
+  std::atomic<std::uint64_t> unwritten{0};  // lines the sink gave up
 };
 Settings settings;
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return spdlog::level::debug;
-    case LogLevel::kInfo: return spdlog::level::info;
-    case LogLevel::kWarning: return spdlog::level::warn;
-    case LogLevel::kError: return spdlog::level::err;
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -65,10 +69,14 @@ LogLevel from_spdlog(spdlog::level::level_enum level) {
 
 std::string_view to_word(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warn";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warn";
+    case LogLevel::kError:
+      return "error";
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -87,8 +95,8 @@ std::string format_time(TimePoint at) {
   const std::time_t seconds = std::chrono::system_clock::to_time_t(whole);
   std::tm utc{};
   gmtime_r(&seconds, &utc);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min,
-                     utc.tm_sec, milliseconds);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1, utc.tm_mday,
+                     utc.tm_hour, utc.tm_min, utc.tm_sec, milliseconds);
 }
 
 /// Messages are ours; a control byte in one (a library's error text) must still not make a second line.
@@ -136,8 +144,10 @@ std::string json_tail(std::string_view message, const std::vector<LogField>& fie
 
 std::string whole_line(LogFormat format, TimePoint at, LogLevel level, std::string_view tail) {
   switch (format) {
-    case LogFormat::kText: return fmt::format("{} {:<5} {}", format_time(at), to_word(level), tail);
-    case LogFormat::kJson: return fmt::format(R"({{"time":"{}","level":"{}",{}}})", format_time(at), to_word(level), tail);
+    case LogFormat::kText:
+      return fmt::format("{} {:<5} {}", format_time(at), to_word(level), tail);
+    case LogFormat::kJson:
+      return fmt::format(R"({{"time":"{}","level":"{}",{}}})", format_time(at), to_word(level), tail);
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -148,7 +158,8 @@ class LineFormatter final : public spdlog::formatter {
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
     const std::string_view payload(message.payload.data(), message.payload.size());
     const bool marked = !payload.empty() && (payload[0] == kTextMark || payload[0] == kJsonMark);
-    const LogFormat format = marked ? (payload[0] == kTextMark ? LogFormat::kText : LogFormat::kJson) : settings.format.load();
+    const LogFormat format =
+        marked ? (payload[0] == kTextMark ? LogFormat::kText : LogFormat::kJson) : settings.format.load();
     std::string tail;
     if (marked) {
       tail = payload.substr(1);
@@ -162,8 +173,8 @@ class LineFormatter final : public spdlog::formatter {
   std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<LineFormatter>(); }
 };
 
-/// Writes to stderr from the logging thread. spdlog's own sink waits for ever on a pipe that nobody reads, and with it the process's end; this one
-/// waits with poll(), and gives up a second after stop_log().
+/// Writes to stderr from the logging thread. spdlog's own sink waits for ever on a pipe that nobody reads, and with it
+/// the process's end; this one waits with poll(), and gives up a second after stop_log().
 class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
  protected:
   void sink_it_(const spdlog::details::log_msg& message) override {
@@ -192,7 +203,7 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
       const bool last_chance = settings.stopping.load() && stop_deadline_passed();
       pollfd descriptor{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
       const int ready = ::poll(&descriptor, 1, last_chance ? 0 : kPollMs);
-      if (ready > 0) return true;   // an error shows in write()
+      if (ready > 0) return true;  // an error shows in write()
       if (last_chance || (ready < 0 && errno != EINTR)) return false;
     }
   }
@@ -214,7 +225,8 @@ void start_log(const std::string& level, LogFormat format) {
   pool = std::make_shared<spdlog::details::thread_pool>(kQueueLines, 1U);
   auto sink = std::make_shared<StderrSink>();
   sink->set_formatter(std::make_unique<LineFormatter>());
-  auto logger = std::make_shared<spdlog::async_logger>("pointsman", std::move(sink), pool, spdlog::async_overflow_policy::overrun_oldest);
+  auto logger = std::make_shared<spdlog::async_logger>("pointsman", std::move(sink), pool,
+                                                       spdlog::async_overflow_policy::overrun_oldest);
   spdlog::set_default_logger(std::move(logger));
   set_log(level, format);
 }
@@ -230,12 +242,16 @@ void stop_log() {
   settings.stopping.store(true);
   settings.unwritten.fetch_add(pool->overrun_counter());
   spdlog::set_default_logger(nullptr);
-  pool.reset();   // writes what is queued and joins the thread
+  pool.reset();  // writes what is queued and joins the thread
 }
 
-std::uint64_t log_lines_dropped() { return settings.unwritten.load() + (pool == nullptr ? 0 : pool->overrun_counter()); }
+std::uint64_t log_lines_dropped() {
+  return settings.unwritten.load() + (pool == nullptr ? 0 : pool->overrun_counter());
+}
 
-bool log_enabled(LogLevel level) { return level >= settings.level.load(std::memory_order_relaxed); }
+bool log_enabled(LogLevel level) {
+  return level >= settings.level.load(std::memory_order_relaxed);
+}
 
 void log_record(LogLevel level, std::string_view message, const std::vector<LogField>& fields) {
   if (!log_enabled(level)) return;
@@ -247,10 +263,13 @@ void log_record(LogLevel level, std::string_view message, const std::vector<LogF
   logger->log(to_spdlog(level), spdlog::string_view_t(payload.data(), payload.size()));
 }
 
-std::string format_log_line(LogFormat format, TimePoint at, LogLevel level, std::string_view message, const std::vector<LogField>& fields) {
+std::string format_log_line(LogFormat format, TimePoint at, LogLevel level, std::string_view message,
+                            const std::vector<LogField>& fields) {
   switch (format) {
-    case LogFormat::kText: return whole_line(format, at, level, text_tail(message, fields));
-    case LogFormat::kJson: return whole_line(format, at, level, json_tail(message, fields));
+    case LogFormat::kText:
+      return whole_line(format, at, level, text_tail(message, fields));
+    case LogFormat::kJson:
+      return whole_line(format, at, level, json_tail(message, fields));
   }
   POINTSMAN_CHECK(false);
   return {};

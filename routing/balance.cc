@@ -7,7 +7,8 @@
 namespace pointsman::routing {
 namespace {
 
-/// One after another independent numbers out of the session's one random number (splitmix64, Steele, Lea and Flood 2014).
+/// One after another independent numbers out of the session's one random number (splitmix64, Steele, Lea and Flood
+/// 2014).
 class Dice {
  public:
   explicit Dice(std::uint64_t seed) : state_(seed) {}

@@ -165,7 +165,8 @@ void Loader::add_source(const std::string& name, BranchSource source) {
     reject(name);
   };
   if (!is_branch_name(name)) {
-    return bad("\"" + escape_for_log(name) + "\" is no branch name; 1 to 63 of a-z 0-9 - with a letter or digit first are allowed");
+    return bad("\"" + escape_for_log(name) +
+               "\" is no branch name; 1 to 63 of a-z 0-9 - with a letter or digit first are allowed");
   }
   const auto [at, inserted] = sources_.try_emplace(name);
   if (!inserted) return bad("branch \"" + name + "\" is defined in " + at->second.file + " too");
@@ -198,7 +199,8 @@ void Loader::read_one(const std::string& name, const BranchSource& source) {
   if (!found.empty()) return report_branch(name, source, std::move(found));
   if (previous_ != nullptr) {
     const auto former = previous_->branches.find(name);
-    if (former != previous_->branches.end() && former->second->fingerprint == branch->fingerprint) branch = former->second;
+    if (former != previous_->branches.end() && former->second->fingerprint == branch->fingerprint)
+      branch = former->second;
   }
   config_->branches.insert_or_assign(name, std::move(branch));
 }
@@ -210,7 +212,8 @@ bool leads_somewhere(const Json& document, std::string_view path) {
     path.remove_prefix(1);
     const std::string key(path.substr(0, path.find('/')));
     path.remove_prefix(key.size());
-    if (!here->is_object()) return here->is_array();  // an array is replaced whole: what is in it comes from where it stands
+    if (!here->is_object())
+      return here->is_array();  // an array is replaced whole: what is in it comes from where it stands
     const auto found = here->find(key);
     if (found == here->end()) return false;
     here = &*found;
@@ -238,10 +241,12 @@ void Loader::check_fixed_routes() {
     const std::string path = "/listeners/" + std::to_string(i);
     const auto branch = config_->branches.find(fixed.branch);
     if (branch == config_->branches.end()) {
-      branch_errors_.push_back({file_, path + "/branch", "no branch \"" + escape_for_log(fixed.branch) + "\" is configured"});
+      branch_errors_.push_back(
+          {file_, path + "/branch", "no branch \"" + escape_for_log(fixed.branch) + "\" is configured"});
     } else if (fixed.target.kind == TargetKind::kPool && branch->second->find_pool(fixed.target.pool) == nullptr) {
-      branch_errors_.push_back({file_, path + "/target",
-                                "branch \"" + fixed.branch + "\" has no pool \"" + escape_for_log(fixed.target.pool) + "\""});
+      branch_errors_.push_back(
+          {file_, path + "/target",
+           "branch \"" + fixed.branch + "\" has no pool \"" + escape_for_log(fixed.target.pool) + "\""});
     }
   }
 }
@@ -255,14 +260,16 @@ void Loader::check_descriptors() {
   const std::uint64_t needed = descriptors_needed(*config_, wanted, workers);
   if (needed <= limit.rlim_max) return;
   bad_top_level("/limits/max_connections",
-                std::to_string(wanted) + " connections need " + std::to_string(needed) + " file descriptors and RLIMIT_NOFILE gives " +
-                    std::to_string(limit.rlim_max) + "; at most " +
+                std::to_string(wanted) + " connections need " + std::to_string(needed) +
+                    " file descriptors and RLIMIT_NOFILE gives " + std::to_string(limit.rlim_max) + "; at most " +
                     std::to_string(default_max_connections(*config_, limit.rlim_max, workers)) +
                     " are allowed, or a higher limit (LimitNOFILE= in systemd, ulimit -n)");
 }
 
 }  // namespace
 
-LoadedConfig load_config(const std::string& file, const Config* previous) { return Loader(file, previous).load(); }
+LoadedConfig load_config(const std::string& file, const Config* previous) {
+  return Loader(file, previous).load();
+}
 
 }  // namespace pointsman::routing

@@ -17,7 +17,8 @@ constexpr std::array<std::pair<std::string_view, TlsMode>, 4> kModes = {{{"disab
                                                                          {"verify-full"sv, TlsMode::kVerifyFull}}};
 
 std::string_view to_text(TlsMode mode) {
-  const auto found = std::find_if(kModes.begin(), kModes.end(), [&](const auto& entry) { return entry.second == mode; });
+  const auto found =
+      std::find_if(kModes.begin(), kModes.end(), [&](const auto& entry) { return entry.second == mode; });
   POINTSMAN_CHECK(found != kModes.end());
   return found->first;
 }
@@ -34,9 +35,9 @@ void check_strength(const Leg& leg, const ErrorSink& sink) {
   if (leg.tls->mode == TlsMode::kVerifyFull || leg.insecure) return;
   const auto far = std::find_if_not(leg.hosts.begin(), leg.hosts.end(), is_loopback);
   if (far == leg.hosts.end()) return;
-  sink.add(JsonPath(leg.path, "mode"),
-           "\"" + std::string(to_text(leg.tls->mode)) + "\" does not prove that the one who answers is " + *far +
-               "; \"verify-full\" is allowed, or \"insecure_backend\": true beside it");
+  sink.add(JsonPath(leg.path, "mode"), "\"" + std::string(to_text(leg.tls->mode)) +
+                                           "\" does not prove that the one who answers is " + *far +
+                                           "; \"verify-full\" is allowed, or \"insecure_backend\": true beside it");
 }
 
 }  // namespace
@@ -61,14 +62,16 @@ BackendTlsRead read_backend_tls(const Json& value, const JsonPath& path, const E
       if (!file.empty() && fault) reader.error(key, *fault);
     };
     if (!read.tls.ca.empty()) report("ca", read.tls.ca, files.certificate_fault(read.tls.ca));
-    if (!read.tls.certificate.empty()) report("certificate", read.tls.certificate, files.certificate_fault(read.tls.certificate));
+    if (!read.tls.certificate.empty())
+      report("certificate", read.tls.certificate, files.certificate_fault(read.tls.certificate));
     if (!read.tls.key.empty()) report("key", read.tls.key, files.key_fault(read.tls.key));
   }
   reader.finish();
   return read;
 }
 
-void check_backend_tls(const BranchConfig& branch, const InsecureFlags& insecure, const JsonPath& path, const ErrorSink& sink) {
+void check_backend_tls(const BranchConfig& branch, const InsecureFlags& insecure, const JsonPath& path,
+                       const ErrorSink& sink) {
   const JsonPath pools_path(path, "pools");
   std::vector<JsonPath> pool_paths;
   pool_paths.reserve(branch.pools.size());  // legs point to them
@@ -99,12 +102,11 @@ void check_backend_tls(const BranchConfig& branch, const InsecureFlags& insecure
   });
   for (const Leg& leg : legs) check_strength(leg, sink);
   if (branch.auth.method != AuthMethod::kPassthrough || fault == legs.end()) return;
-  // libpq over TLS says that it could have bound the channel; a server that has TLS itself takes the missing PLUS for an attack and refuses
-  // (CheckSASLAuth, src/backend/libpq/auth-scram.c). The text is signed, no relay can mend it.
+  // libpq over TLS says that it could have bound the channel; a server that has TLS itself takes the missing PLUS for
+  // an attack and refuses (CheckSASLAuth, src/backend/libpq/auth-scram.c). The text is signed, no relay can mend it.
   const JsonPath auth_path(path, "auth");
-  sink.add(JsonPath(auth_path, "method"),
-           "\"passthrough\" cannot work while " + fault->path.to_string() +
-               " has TLS on; \"scram\" is allowed, or \"mode\": \"disable\" there");
+  sink.add(JsonPath(auth_path, "method"), "\"passthrough\" cannot work while " + fault->path.to_string() +
+                                              " has TLS on; \"scram\" is allowed, or \"mode\": \"disable\" there");
 }
 
 }  // namespace pointsman::routing

@@ -24,9 +24,8 @@ constexpr std::array<std::pair<std::string_view, bool>, 2> kPoolTargets = {{{"pr
 constexpr std::array<std::pair<std::string_view, AuthMethod>, 2> kMethods = {
     {{"scram"sv, AuthMethod::kScram}, {"passthrough"sv, AuthMethod::kPassthrough}}};
 constexpr std::array<std::pair<std::string_view, bool>, 2> kVerifiers = {{{"lookup"sv, false}, {"userlist"sv, true}}};
-constexpr std::array<std::pair<std::string_view, Fallback>, 3> kFallbacks = {{{"least_lagged"sv, Fallback::kLeastLagged},
-                                                                              {"primary"sv, Fallback::kPrimary},
-                                                                              {"error"sv, Fallback::kError}}};
+constexpr std::array<std::pair<std::string_view, Fallback>, 3> kFallbacks = {
+    {{"least_lagged"sv, Fallback::kLeastLagged}, {"primary"sv, Fallback::kPrimary}, {"error"sv, Fallback::kError}}};
 
 class BranchReader {
  public:
@@ -94,7 +93,8 @@ void BranchReader::read_labels() {
                       });
     const auto* label = text.get_ptr<const std::string*>();
     if (!good) {
-      sink_.add(JsonPath(path, key), "is no label name; a-z A-Z 0-9 _ are allowed, no digit and no __ first, and not \"branch\"");
+      sink_.add(JsonPath(path, key),
+                "is no label name; a-z A-Z 0-9 _ are allowed, no digit and no __ first, and not \"branch\"");
     } else if (label == nullptr || label->size() > 256) {
       sink_.add(JsonPath(path, key), describe(text) + " is not allowed; a text of at most 256 bytes is");
     } else {
@@ -111,7 +111,8 @@ void BranchReader::read_host(ObjectReader& reader, std::string& out) {
 }
 
 void BranchReader::read_zone(ObjectReader& reader, std::string& out) {
-  if (reader.read_text("zone", out) && !is_label(out)) reader.error("zone", "is not allowed; " + std::string(kLabelRule));
+  if (reader.read_text("zone", out) && !is_label(out))
+    reader.error("zone", "is not allowed; " + std::string(kLabelRule));
 }
 
 void BranchReader::read_members() {
@@ -174,8 +175,10 @@ void BranchReader::read_pools() {
 
 void BranchReader::read_pool(const std::string& name, const Json& value, const JsonPath& path) {
   if (!is_pool_name(name)) {
-    sink_.add(path, "is no pool name; 1 to 63 of a-z 0-9 _ - with a letter or digit first are, but none of primary replica local any "
-                    "standby rw ro default");
+    sink_.add(path,
+              "is no pool name; 1 to 63 of a-z 0-9 _ - with a letter or digit first are, but none of primary replica "
+              "local any "
+              "standby rw ro default");
   }
   ObjectReader reader(value, path, sink_);
   PoolConfig pool;
@@ -223,7 +226,8 @@ void BranchReader::read_default_pool() {
   if (pool == nullptr) {
     root_.error("default_pool", "\"" + escape_for_log(out_.default_pool) + "\" is none of the branch's pools");
   } else if (!pool->to_primary) {
-    root_.error("default_pool", "pool \"" + pool->name + "\" stands on replicas; a user name without target means the primary");
+    root_.error("default_pool",
+                "pool \"" + pool->name + "\" stands on replicas; a user name without target means the primary");
   }
 }
 
@@ -333,13 +337,16 @@ void BranchReader::read_access() {
       if (range) {
         out_.allow.push_back(*range);
       } else {
-        sink_.add(JsonPath(allow_path, i), describe((*array)[i]) + " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero bits "
-                                                                   "behind the prefix");
+        sink_.add(JsonPath(allow_path, i),
+                  describe((*array)[i]) +
+                      " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero bits "
+                      "behind the prefix");
       }
     }
   }
   if (const Json* endpoints = reader.find("private_endpoints")) {
-    if (!endpoints->is_array() || !endpoints->empty()) reader.error("private_endpoints", "not in this version; [] is allowed");
+    if (!endpoints->is_array() || !endpoints->empty())
+      reader.error("private_endpoints", "not in this version; [] is allowed");
   }
   reader.finish();
 }

@@ -13,7 +13,9 @@ namespace {
 
 enum class Access { kPlain, kSecret };
 
-std::string system_error(int code) { return std::generic_category().message(code); }
+std::string system_error(int code) {
+  return std::generic_category().message(code);
+}
 
 class Descriptor {
  public:
@@ -38,7 +40,8 @@ std::string octal(mode_t mode) {
 std::optional<std::string> permission_fault(const struct stat& status) {
   const mode_t mode = status.st_mode & 0777u;
   if (status.st_uid == 0) {
-    if ((mode & ~mode_t{0640}) != 0) return "mode " + octal(mode) + " is too open; a file of root's may be 0640 at most";
+    if ((mode & ~mode_t{0640}) != 0)
+      return "mode " + octal(mode) + " is too open; a file of root's may be 0640 at most";
   } else if (status.st_uid == ::geteuid()) {
     if ((mode & ~mode_t{0600}) != 0) return "mode " + octal(mode) + " is too open; 0600 is allowed";
   } else {
@@ -47,7 +50,8 @@ std::optional<std::string> permission_fault(const struct stat& status) {
   return std::nullopt;
 }
 
-/// Not to wait for the other end of a pipe that somebody named: the open is non-blocking, then only a regular file will do.
+/// Not to wait for the other end of a pipe that somebody named: the open is non-blocking, then only a regular file will
+/// do.
 base::Result<std::string> read_checked(const std::string& path, std::size_t most, Access access) {
   const auto fault = [&](const std::string& what) { return base::Error{"cannot use " + path + ": " + what}; };
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));

@@ -1,6 +1,6 @@
 #pragma once
-// The files a configuration names: read at most once per load, permissions of secrets checked, all remembered to be watched. Internal to
-// routing's configuration reader; control thread only.
+// The files a configuration names: read at most once per load, permissions of secrets checked, all remembered to be
+// watched. Internal to routing's configuration reader; control thread only.
 
 #include <cstddef>
 #include <cstdint>
@@ -21,8 +21,8 @@ inline constexpr std::size_t kMaxConfigBytes = 64 * 1024 * 1024;
 inline constexpr std::size_t kMaxSecretBytes = 64 * 1024;
 inline constexpr std::size_t kMaxUserlistBytes = 16 * 1024 * 1024;
 
-/// FNV-1a over parts, each with its length: tells whether a branch means the same as before. No protection against an opponent: whoever writes
-/// the configuration has nothing to forge.
+/// FNV-1a over parts, each with its length: tells whether a branch means the same as before. No protection against an
+/// opponent: whoever writes the configuration has nothing to forge.
 class Fingerprint {
  public:
   void add(std::string_view part) {
@@ -53,12 +53,13 @@ class ConfigFiles {
     std::uint64_t digest = 0;
   };
 
-  /// A password, token or the like: one trailing newline dropped, not empty, no zero byte; 0600 when the file is ours, up to 0640 when it is
-  /// root's (contract section 5). The reference stays valid.
+  /// A password, token or the like: one trailing newline dropped, not empty, no zero byte; 0600 when the file is ours,
+  /// up to 0640 when it is root's (contract section 5). The reference stays valid.
   const base::Result<Secret>& secret(const std::string& path);
   /// A userlist, under the same permissions.
   const base::Result<Users>& userlist(const std::string& path);
-  /// What is wrong with a certificate file, or with a private key (permissions as a secret's), as far as one can say without reading PEM.
+  /// What is wrong with a certificate file, or with a private key (permissions as a secret's), as far as one can say
+  /// without reading PEM.
   const std::optional<std::string>& certificate_fault(const std::string& path);
   const std::optional<std::string>& key_fault(const std::string& path);
 

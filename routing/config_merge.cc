@@ -13,11 +13,14 @@ bool names_a_file(std::string_view key) {
   return key == "password_file" || key == "ca" || key == "certificate" || key == "key" || key == "userlist";
 }
 /// Free text of the operator's.
-bool is_opaque(std::string_view key) { return key == "labels" || key.starts_with("x-"); }
+bool is_opaque(std::string_view key) {
+  return key == "labels" || key.starts_with("x-");
+}
 
 void substitute(Json& value, std::string_view branch) {
   if (auto* text = value.get_ptr<std::string*>()) {
-    for (std::size_t at = text->find(kBranchMark); at != std::string::npos; at = text->find(kBranchMark, at + branch.size())) {
+    for (std::size_t at = text->find(kBranchMark); at != std::string::npos;
+         at = text->find(kBranchMark, at + branch.size())) {
       text->replace(at, kBranchMark.size(), branch);
     }
   } else if (value.is_structured()) {

@@ -24,13 +24,18 @@ constexpr std::array<std::pair<std::string_view, bool>, 2> kProxyProtocol = {{{"
 constexpr std::array<std::pair<std::string_view, bool>, 2> kTlsVersions = {{{"1.2"sv, false}, {"1.3"sv, true}}};
 constexpr std::array<std::pair<std::string_view, MetricsDetail>, 3> kDetails = {
     {{"active"sv, MetricsDetail::kActive}, {"all"sv, MetricsDetail::kAll}, {"none"sv, MetricsDetail::kNone}}};
-constexpr std::array<std::pair<std::string_view, LogFormat>, 2> kFormats = {{{"text"sv, LogFormat::kText}, {"json"sv, LogFormat::kJson}}};
-constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kLevels = {
-    {{"trace"sv, "trace"sv}, {"debug"sv, "debug"sv}, {"info"sv, "info"sv}, {"warn"sv, "warn"sv}, {"error"sv, "error"sv}}};
+constexpr std::array<std::pair<std::string_view, LogFormat>, 2> kFormats = {
+    {{"text"sv, LogFormat::kText}, {"json"sv, LogFormat::kJson}}};
+constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kLevels = {{{"trace"sv, "trace"sv},
+                                                                                   {"debug"sv, "debug"sv},
+                                                                                   {"info"sv, "info"sv},
+                                                                                   {"warn"sv, "warn"sv},
+                                                                                   {"error"sv, "error"sv}}};
 
 void read_address(ObjectReader& reader, std::string& address) {
   if (reader.read_text("address", address) && !is_numeric_address(address)) {
-    reader.error("address", "\"" + escape_for_log(address) + "\" is not allowed; a numeric address such as \"0.0.0.0\", \"127.0.0.1\" or \"::\" is");
+    reader.error("address", "\"" + escape_for_log(address) +
+                                "\" is not allowed; a numeric address such as \"0.0.0.0\", \"127.0.0.1\" or \"::\" is");
   }
 }
 
@@ -61,7 +66,8 @@ class ListenerReader {
   void read_mode() {
     const Json* mode = reader_.find("mode");
     const auto* text = mode == nullptr ? nullptr : mode->get_ptr<const std::string*>();
-    if (text != nullptr && *text == "console") return reader_.error("mode", "\"console\" is not in this version; \"direct\" and \"pooled\" are");
+    if (text != nullptr && *text == "console")
+      return reader_.error("mode", "\"console\" is not in this version; \"direct\" and \"pooled\" are");
     reader_.read_choice<ListenerMode>("mode", out_.mode, kModes);
   }
 
@@ -76,12 +82,15 @@ class ListenerReader {
       out_.fixed.target = {TargetKind::kPrimary, {}};
     } else if (target == "replica") {
       out_.fixed.target = {TargetKind::kReplica, {}};
-      if (out_.mode == ListenerMode::kPooled) reader_.error("target", "\"replica\" is not allowed on a pooled listener; \"primary\" or a pool is");
+      if (out_.mode == ListenerMode::kPooled)
+        reader_.error("target", "\"replica\" is not allowed on a pooled listener; \"primary\" or a pool is");
     } else if (is_pool_name(target)) {
       out_.fixed.target = {TargetKind::kPool, target};
-      if (out_.mode == ListenerMode::kDirect) reader_.error("target", "a pool is not allowed on a direct listener; \"primary\" or \"replica\" is");
+      if (out_.mode == ListenerMode::kDirect)
+        reader_.error("target", "a pool is not allowed on a direct listener; \"primary\" or \"replica\" is");
     } else {
-      reader_.error("target", "\"" + escape_for_log(target) + "\" is not allowed; \"primary\", \"replica\" or the name of a pool is");
+      reader_.error("target", "\"" + escape_for_log(target) +
+                                  "\" is not allowed; \"primary\", \"replica\" or the name of a pool is");
     }
   }
 
@@ -89,13 +98,16 @@ class ListenerReader {
     reader_.read_choice<bool>("proxy_protocol", out_.proxy_protocol, kProxyProtocol);
     const Json* trusted = reader_.find("trusted_proxies");
     if (trusted == nullptr) {
-      if (out_.proxy_protocol) reader_.error("trusted_proxies", "is missing; \"proxy_protocol\": \"required\" needs the proxies' address ranges");
+      if (out_.proxy_protocol)
+        reader_.error("trusted_proxies",
+                      "is missing; \"proxy_protocol\": \"required\" needs the proxies' address ranges");
       return;
     }
     const JsonPath path = reader_.path_of("trusted_proxies");
     const auto* array = as_array(*trusted, path, reader_.sink(), kMaxRanges);
     if (array == nullptr) return;
-    if (!out_.proxy_protocol && !array->empty()) reader_.error("trusted_proxies", "has no meaning without \"proxy_protocol\": \"required\"");
+    if (!out_.proxy_protocol && !array->empty())
+      reader_.error("trusted_proxies", "has no meaning without \"proxy_protocol\": \"required\"");
     if (out_.proxy_protocol && array->empty()) reader_.error("trusted_proxies", "is empty; nobody could connect");
     for (std::size_t i = 0; i < array->size(); ++i) {
       const auto* text = (*array)[i].get_ptr<const std::string*>();
@@ -103,8 +115,10 @@ class ListenerReader {
       if (range) {
         out_.trusted_proxies.push_back(*range);
       } else {
-        reader_.sink().add(JsonPath(path, i), describe((*array)[i]) + " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero "
-                                                                      "bits behind the prefix");
+        reader_.sink().add(JsonPath(path, i),
+                           describe((*array)[i]) +
+                               " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero "
+                               "bits behind the prefix");
       }
     }
   }
@@ -124,7 +138,8 @@ void read_listeners(ObjectReader& root, Config& config) {
     const JsonPath here(path, i);
     ListenerConfig listener = ListenerReader((*array)[i], here, root.sink()).read(config.tls.has_value());
     for (const ListenerConfig& other : config.listeners) {
-      if (!listener.name.empty() && other.name == listener.name) root.sink().add(JsonPath(here, "name"), "another listener has this name");
+      if (!listener.name.empty() && other.name == listener.name)
+        root.sink().add(JsonPath(here, "name"), "another listener has this name");
       if (listener.port != 0 && other.port == listener.port && other.address == listener.address) {
         root.sink().add(JsonPath(here, "port"), "listener " + other.name + " has the same address and port");
       }
@@ -232,7 +247,8 @@ void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& fi
   read_admin(root, folder, files, config);
   read_metrics(root, config);
   root.read_number("workers", config.workers, 1, kMostWorkers);
-  if (root.read_text("zone", config.zone) && !is_label(config.zone)) root.error("zone", "is not allowed; " + std::string(kLabelRule));
+  if (root.read_text("zone", config.zone) && !is_label(config.zone))
+    root.error("zone", "is not allowed; " + std::string(kLabelRule));
   read_log(root, config);
   read_tcp(root, config);
   read_limits(root, config);

@@ -11,8 +11,8 @@
 
 namespace pointsman::routing {
 
-/// config_merge.cc. Makes the paths in a branch's object (or in `defaults`) absolute, so that they can be merged: each is relative to the folder of
-/// the file it stands in.
+/// config_merge.cc. Makes the paths in a branch's object (or in `defaults`) absolute, so that they can be merged: each
+/// is relative to the folder of the file it stands in.
 void make_paths_absolute(Json& branch, const std::string& folder);
 /// `path` as written in a file of that folder.
 std::string absolute_path(const std::string& path, const std::string& folder);
@@ -22,7 +22,8 @@ Json merge_branch(const Json& defaults, const Json& own, std::string_view branch
 /// config_process.cc. Everything but the branches. Errors of these parts make the whole configuration bad.
 void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
 
-/// config_branch.cc. A branch from its merged object. Whatever is wrong goes to the sink; the result counts only when nothing was added there.
+/// config_branch.cc. A branch from its merged object. Whatever is wrong goes to the sink; the result counts only when
+/// nothing was added there.
 std::shared_ptr<BranchConfig> read_branch(const std::string& name, const Json& merged, const JsonPath& path,
                                           const ErrorSink& sink, ConfigFiles& files);
 
@@ -32,14 +33,16 @@ struct BackendTlsRead {
   bool insecure = false;
 };
 BackendTlsRead read_backend_tls(const Json& value, const JsonPath& path, const ErrorSink& sink, ConfigFiles& files);
-/// After everything else of the branch is read: weak TLS towards anything but loopback, passthrough over TLS. `insecure`: as said by the branch,
-/// by `backend_tls`, by `pgbouncer_tls` and by each pool (same order as branch.pools).
+/// After everything else of the branch is read: weak TLS towards anything but loopback, passthrough over TLS.
+/// `insecure`: as said by the branch, by `backend_tls`, by `pgbouncer_tls` and by each pool (same order as
+/// branch.pools).
 struct InsecureFlags {
   bool backend = false;
   bool pgbouncer = false;
   std::vector<bool> pools;
 };
-void check_backend_tls(const BranchConfig& branch, const InsecureFlags& insecure, const JsonPath& path, const ErrorSink& sink);
+void check_backend_tls(const BranchConfig& branch, const InsecureFlags& insecure, const JsonPath& path,
+                       const ErrorSink& sink);
 
 /// A host name or numeric address, no brackets.
 bool is_host(std::string_view text);

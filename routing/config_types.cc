@@ -23,12 +23,15 @@ constexpr std::uint64_t kWorkerDescriptors = 16;
 constexpr std::uint64_t kMostProbes = 256;
 constexpr std::uint32_t kDefaultMaxConnections = 20'000;
 
-bool is_alphanumeric(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); }
+bool is_alphanumeric(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
 
 std::uint64_t fixed_descriptors(const Config& config, unsigned workers) {
   std::uint64_t members = 0;
   for (const auto& [name, branch] : config.branches) members += branch->members.size();
-  return kProcessDescriptors + workers * (config.listeners.size() + kWorkerDescriptors) + std::min(members, kMostProbes);
+  return kProcessDescriptors + workers * (config.listeners.size() + kWorkerDescriptors) +
+         std::min(members, kMostProbes);
 }
 
 }  // namespace
@@ -55,7 +58,8 @@ std::optional<Cidr> Cidr::parse(std::string_view text) {
     std::uint8_t value = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     const bool leading_zero = digits.size() > 1 && digits.front() == '0';
-    if (error != std::errc{} || end != digits.data() + digits.size() || value > bits || leading_zero) return std::nullopt;
+    if (error != std::errc{} || end != digits.data() + digits.size() || value > bits || leading_zero)
+      return std::nullopt;
     bits = value;
   }
   Cidr range;
@@ -77,7 +81,9 @@ const PoolConfig* BranchConfig::find_pool(std::string_view pool) const {
   return found == pools.end() ? nullptr : &*found;
 }
 
-std::string ConfigError::to_string() const { return path.empty() ? file + ": " + what : file + ": " + path + ": " + what; }
+std::string ConfigError::to_string() const {
+  return path.empty() ? file + ": " + what : file + ": " + path + ": " + what;
+}
 
 std::uint64_t descriptors_needed(const Config& config, std::uint32_t max_connections, unsigned workers) {
   return 2 * std::uint64_t{max_connections} + fixed_descriptors(config, workers);
@@ -89,13 +95,16 @@ std::uint32_t default_max_connections(const Config& config, std::uint64_t descri
   return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(fitting, 1, kDefaultMaxConnections));
 }
 
-bool is_numeric_address(const std::string& text) { return SocketAddress::from_numeric(text, 0).known(); }
+bool is_numeric_address(const std::string& text) {
+  return SocketAddress::from_numeric(text, 0).known();
+}
 
 bool is_host(std::string_view text) {
   if (text.empty() || text.size() > kMaxHostBytes) return false;
   if (is_numeric_address(std::string(text))) return true;
-  return is_alphanumeric(text.front()) &&
-         std::all_of(text.begin(), text.end(), [](char c) { return is_alphanumeric(c) || c == '-' || c == '.' || c == '_'; });
+  return is_alphanumeric(text.front()) && std::all_of(text.begin(), text.end(), [](char c) {
+           return is_alphanumeric(c) || c == '-' || c == '.' || c == '_';
+         });
 }
 
 bool is_loopback(const std::string& host) {
@@ -110,7 +119,8 @@ bool is_loopback(const std::string& host) {
 
 bool is_label(std::string_view text) {
   return !text.empty() && text.size() <= kMaxLabelBytes && is_alphanumeric(text.front()) &&
-         std::all_of(text.begin(), text.end(), [](char c) { return is_alphanumeric(c) || c == '.' || c == '_' || c == '-'; });
+         std::all_of(text.begin(), text.end(),
+                     [](char c) { return is_alphanumeric(c) || c == '.' || c == '_' || c == '-'; });
 }
 
 }  // namespace pointsman::routing

@@ -1,6 +1,6 @@
 #pragma once
-// JSON as the configuration wants it, over nlohmann/json: `//` comments, duplicate keys refused, every error with its JSON path, unknown keys
-// found. Internal to routing's configuration reader; control thread only. Nothing here throws.
+// JSON as the configuration wants it, over nlohmann/json: `//` comments, duplicate keys refused, every error with its
+// JSON path, unknown keys found. Internal to routing's configuration reader; control thread only. Nothing here throws.
 
 #include <cstdint>
 #include <limits>
@@ -30,7 +30,8 @@ struct ParsedJson {
 };
 ParsedJson parse_json(std::string_view text);
 
-/// Where in a document something stands. Links to its parent, so that the text is made only for an error. The parent and the key must outlive it.
+/// Where in a document something stands. Links to its parent, so that the text is made only for an error. The parent
+/// and the key must outlive it.
 class JsonPath {
  public:
   /// The document's root, or with `prefix` the place it was taken from ("/branches/orders").
@@ -52,14 +53,16 @@ std::string append_to_path(std::string_view path, std::string_view key);
 struct ErrorSink {
   std::string file;
   std::vector<ConfigError>* errors = nullptr;
-  void add(const JsonPath& path, std::string what) const { errors->push_back({file, path.to_string(), std::move(what)}); }
+  void add(const JsonPath& path, std::string what) const {
+    errors->push_back({file, path.to_string(), std::move(what)});
+  }
 };
 
 template <typename T>
 using Choices = std::span<const std::pair<std::string_view, T>>;
 
-/// Reads the keys of one object. A key that is absent or null leaves the target as it is; a bad value is reported and leaves it too. Every key
-/// asked for counts as known; finish() reports the others, but for `x-…`.
+/// Reads the keys of one object. A key that is absent or null leaves the target as it is; a bad value is reported and
+/// leaves it too. Every key asked for counts as known; finish() reports the others, but for `x-…`.
 class ObjectReader {
  public:
   /// Reports when `value` is not an object; it then reads like an empty one.

@@ -15,7 +15,8 @@ void LagRing::add(Lsn primary_lsn, base::Instant at) {
   }
   entries_.push_back({primary_lsn, at});
   if (entries_.size() <= kMaxEntries) return;
-  // Full: the entry goes whose absence makes the smallest error for its age, so that entries end up spaced in proportion to their age.
+  // Full: the entry goes whose absence makes the smallest error for its age, so that entries end up spaced in
+  // proportion to their age.
   std::size_t least = 1;
   double least_error = 0;
   for (std::size_t i = 1; i + 1 < entries_.size(); ++i) {

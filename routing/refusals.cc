@@ -7,7 +7,9 @@
 namespace pointsman::routing {
 namespace {
 
-std::string quoted(std::string_view text) { return "\"" + escape_for_log(text) + "\""; }
+std::string quoted(std::string_view text) {
+  return "\"" + escape_for_log(text) + "\"";
+}
 
 constexpr std::string_view kRetryHint = "Try again in a moment.";
 
@@ -118,8 +120,7 @@ Refusal startup_timeout(std::string_view phase) {
 Refusal hold_expired(const Refusal& last, base::Duration held) {
   // Whole tenths of a second: what a person compares with the configured time.
   const auto tenths = std::chrono::duration_cast<std::chrono::milliseconds>(held).count() / 100;
-  std::string detail =
-      "The login waited " + std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " s.";
+  std::string detail = "The login waited " + std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " s.";
   if (!last.detail.empty()) detail += " " + last.detail;
   return {.reason = Reason::kHoldExpired,
           .sqlstate = "57P03",

@@ -1,8 +1,8 @@
 #pragma once
-// The refusals that sessions give for reasons of their own (contract section 3): one place for their wording. Refusals of a parser or of a
-// choice are made there (username.h, session_options.h, selection.h). Pure. Whatever a client typed is escaped.
-// Parameters called `log_detail` reach the operator's log only; `detail` reaches the client, so it may name members only once the client has
-// proved itself.
+// The refusals that sessions give for reasons of their own (contract section 3): one place for their wording. Refusals
+// of a parser or of a choice are made there (username.h, session_options.h, selection.h). Pure. Whatever a client typed
+// is escaped. Parameters called `log_detail` reach the operator's log only; `detail` reaches the client, so it may name
+// members only once the client has proved itself.
 
 #include <cstdint>
 #include <string>

@@ -16,7 +16,9 @@ constexpr std::string_view kRetryHint = "Try again in a moment.";
 /// A lag figure older than this many probe intervals no longer speaks for now: its age is added.
 constexpr int kFreshIntervals = 3;
 
-std::string quoted(std::string_view text) { return "\"" + escape_for_log(text) + "\""; }
+std::string quoted(std::string_view text) {
+  return "\"" + escape_for_log(text) + "\"";
+}
 
 std::string seconds_text(double seconds) {
   char text[48];
@@ -37,7 +39,8 @@ std::uint32_t count_at(std::span<const std::uint32_t> counts, std::size_t index)
   return index < counts.size() ? counts[index] : 0;
 }
 
-/// Those of the router's own zone when there are any: no member states a capacity yet, so an eligible one is what "room" means.
+/// Those of the router's own zone when there are any: no member states a capacity yet, so an eligible one is what
+/// "room" means.
 template <typename ZoneOf>
 std::vector<int> own_zone_first(const std::vector<int>& candidates, std::string_view zone, ZoneOf zone_of) {
   if (zone.empty()) return candidates;
@@ -62,15 +65,24 @@ enum class Verdict : std::uint8_t {
 /// What a candidate is passed over for, in the words of `explain`.
 std::string_view to_words(Verdict verdict) {
   switch (verdict) {
-    case Verdict::kEligible: return "eligible";
-    case Verdict::kNotAReplica: return "no replica";
-    case Verdict::kDown: return "down";
-    case Verdict::kTried: return "tried in vain";
-    case Verdict::kNoAddress: return "address not resolved";
-    case Verdict::kBehindMinLsn: return "has not replayed min_lsn";
-    case Verdict::kUnknown: return "lag not known";
-    case Verdict::kLagging: return "too far behind";
-    case Verdict::kAboveSessionLimit: return "above this session's max_lag";
+    case Verdict::kEligible:
+      return "eligible";
+    case Verdict::kNotAReplica:
+      return "no replica";
+    case Verdict::kDown:
+      return "down";
+    case Verdict::kTried:
+      return "tried in vain";
+    case Verdict::kNoAddress:
+      return "address not resolved";
+    case Verdict::kBehindMinLsn:
+      return "has not replayed min_lsn";
+    case Verdict::kUnknown:
+      return "lag not known";
+    case Verdict::kLagging:
+      return "too far behind";
+    case Verdict::kAboveSessionLimit:
+      return "above this session's max_lag";
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -159,10 +171,10 @@ RouteResult Chooser::primary() {
   const MemberView& member = branch_.members[index];
   if (tried(index)) {
     say(member.name + ": primary: tried in vain");
-    return NotNow{temporary(Reason::kBackendUnreachable,
-                            "the primary of branch " + branch_name() + " could not be reached",
-                            "The primary is " + member.name + "."),
-                  std::nullopt};
+    return NotNow{
+        temporary(Reason::kBackendUnreachable, "the primary of branch " + branch_name() + " could not be reached",
+                  "The primary is " + member.name + "."),
+        std::nullopt};
   }
   if (!member.address.known()) {
     say(member.name + ": primary: address not resolved");
@@ -198,8 +210,8 @@ Verdict Chooser::judge(std::size_t index) const {
 }
 
 int Chooser::pick_member(const std::vector<int>& candidates) const {
-  const auto near =
-      own_zone_first(candidates, request_.zone, [&](std::size_t i) { return std::string_view(branch_.members[i].zone); });
+  const auto near = own_zone_first(candidates, request_.zone,
+                                   [&](std::size_t i) { return std::string_view(branch_.members[i].zone); });
   return two_choices(near, request_.member_sessions, request_.random);
 }
 
@@ -228,7 +240,8 @@ std::optional<int> Chooser::least_lagged(const std::vector<Verdict>& verdicts) c
   std::vector<int> unknown;
   for (std::size_t i = 0; i < verdicts.size(); ++i) {
     const Verdict verdict = verdicts[i];
-    if (verdict != Verdict::kUnknown && verdict != Verdict::kLagging && verdict != Verdict::kAboveSessionLimit) continue;
+    if (verdict != Verdict::kUnknown && verdict != Verdict::kLagging && verdict != Verdict::kAboveSessionLimit)
+      continue;
     const MemberView& member = branch_.members[i];
     const auto lag = lag_now(member);
     if (verdict == Verdict::kUnknown || !lag) {
@@ -244,7 +257,7 @@ std::optional<int> Chooser::least_lagged(const std::vector<Verdict>& verdicts) c
 
 RouteResult Chooser::nobody(const std::vector<Verdict>& verdicts) {
   const SessionOptions& options = request_.options;
-  const Fallback fallback = options.fallback ? *options.fallback
+  const Fallback fallback = options.fallback                     ? *options.fallback
                             : options.min_lsn || options.max_lag ? Fallback::kError
                                                                  : config_.replicas.fallback;
   if (fallback == Fallback::kLeastLagged) {
@@ -270,8 +283,9 @@ RouteResult Chooser::nobody(const std::vector<Verdict>& verdicts) {
     return NotNow{std::move(refusal), options.wait};
   }
   if (has(Verdict::kTried)) {
-    return NotNow{temporary(Reason::kBackendUnreachable, "no replica of branch " + branch_name() + " could be reached", {}),
-                  std::nullopt};
+    return NotNow{
+        temporary(Reason::kBackendUnreachable, "no replica of branch " + branch_name() + " could be reached", {}),
+        std::nullopt};
   }
   return NotNow{temporary(Reason::kNoReplica, "no replica available for branch " + branch_name(),
                           has(Verdict::kNoAddress) ? "Addresses are not resolved." : "No replica is up."),
@@ -309,7 +323,8 @@ void Chooser::explain_members(const std::vector<Verdict>& verdicts, int chosen) 
   if (explain_ == nullptr) return;
   for (std::size_t i = 0; i < verdicts.size(); ++i) {
     const MemberView& member = branch_.members[i];
-    std::string line = member.name + ": " + std::string(to_text(member.role)) + ", " + std::string(to_text(member.state));
+    std::string line =
+        member.name + ": " + std::string(to_text(member.role)) + ", " + std::string(to_text(member.state));
     if (member.role == MemberRole::kReplica) {
       line += member.lag_seconds ? ", lag " + seconds_text(*member.lag_seconds) : std::string(", lag unknown");
       if (member.position) line += ", at " + format_lsn(*member.position);
@@ -361,19 +376,19 @@ RouteResult Chooser::pool(std::size_t index, Reason reason) {
                                    [&](std::size_t i) { return std::string_view(pool.endpoints[i].zone); });
   const int chosen = near.empty() ? -1 : two_choices(near, request_.endpoint_sessions, request_.random);
   for (std::size_t i = 0; explain_ != nullptr && i < pool.endpoints.size(); ++i) {
-    const std::string_view words = static_cast<int>(i) == chosen             ? "chosen"
-                                   : tried(i)                                ? "tried in vain"
-                                   : !pool.endpoints[i].address.known()      ? "address not resolved"
-                                                                             : "eligible";
-    say(pool.name + "/" + pool.endpoints[i].host + ":" + std::to_string(config_.pools[index].endpoints[i].port) + ", sessions " +
-        std::to_string(count_at(request_.endpoint_sessions, i)) + ": " + std::string(words));
+    const std::string_view words = static_cast<int>(i) == chosen        ? "chosen"
+                                   : tried(i)                           ? "tried in vain"
+                                   : !pool.endpoints[i].address.known() ? "address not resolved"
+                                                                        : "eligible";
+    say(pool.name + "/" + pool.endpoints[i].host + ":" + std::to_string(config_.pools[index].endpoints[i].port) +
+        ", sessions " + std::to_string(count_at(request_.endpoint_sessions, i)) + ": " + std::string(words));
   }
   if (chosen < 0) {
-    return NotNow{temporary(Reason::kBackendUnreachable,
-                            "no PgBouncer of pool " + quoted(pool.name) + " of branch " + branch_name() +
-                                " could be reached",
-                            any_tried ? "" : "Addresses are not resolved."),
-                  std::nullopt};
+    return NotNow{
+        temporary(Reason::kBackendUnreachable,
+                  "no PgBouncer of pool " + quoted(pool.name) + " of branch " + branch_name() + " could be reached",
+                  any_tried ? "" : "Addresses are not resolved."),
+        std::nullopt};
   }
   return Decision{.reason = reason,
                   .route = RouteClass::kPool,

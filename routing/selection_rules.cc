@@ -1,4 +1,5 @@
-// What configuration alone decides (check_static), and the names and TLS settings of a destination. The choice itself: selection.cc.
+// What configuration alone decides (check_static), and the names and TLS settings of a destination. The choice itself:
+// selection.cc.
 
 #include <algorithm>
 #include <cstddef>
@@ -11,7 +12,9 @@
 namespace pointsman::routing {
 namespace {
 
-std::string quoted(std::string_view text) { return "\"" + escape_for_log(text) + "\""; }
+std::string quoted(std::string_view text) {
+  return "\"" + escape_for_log(text) + "\"";
+}
 
 Refusal wrong_port(std::string message, std::string hint) {
   return {.reason = Reason::kWrongPort,
@@ -25,7 +28,8 @@ Refusal wrong_port(std::string message, std::string hint) {
 std::optional<Refusal> check_direct(const BranchConfig& branch, const Target& target) {
   switch (target.kind) {
     case TargetKind::kDefault:
-    case TargetKind::kPrimary: return std::nullopt;
+    case TargetKind::kPrimary:
+      return std::nullopt;
     case TargetKind::kReplica:
       if (branch.members.size() > 1) return std::nullopt;
       return Refusal{.reason = Reason::kNoReplica,
@@ -52,7 +56,8 @@ std::optional<Refusal> check_pooled_target(const BranchConfig& branch, const Tar
       if (branch.find_pool(target.pool) == nullptr) return unknown_pool_refusal(branch, target.pool);
       return std::nullopt;
     case TargetKind::kDefault:
-    case TargetKind::kPrimary: break;
+    case TargetKind::kPrimary:
+      break;
   }
   const bool beside_a_member = std::any_of(branch.members.begin(), branch.members.end(),
                                            [](const MemberConfig& member) { return member.pgbouncer_port != 0; });
@@ -78,10 +83,14 @@ Refusal unknown_pool_refusal(const BranchConfig& branch, std::string_view pool) 
 
 std::string_view to_text(RouteClass route) {
   switch (route) {
-    case RouteClass::kPrimary: return "primary";
-    case RouteClass::kReplica: return "replica";
-    case RouteClass::kLocalPool: return "local_pool";
-    case RouteClass::kPool: return "pool";
+    case RouteClass::kPrimary:
+      return "primary";
+    case RouteClass::kReplica:
+      return "replica";
+    case RouteClass::kLocalPool:
+      return "local_pool";
+    case RouteClass::kPool:
+      return "pool";
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -107,7 +116,9 @@ std::string server_name_for(const BranchView& branch, const Decision& decision) 
   const std::string& configured = tls_for(*branch.config, decision).server_name;
   if (!configured.empty()) return configured;
   if (decision.route == RouteClass::kPool) {
-    return branch.pools[static_cast<std::size_t>(decision.pool)].endpoints[static_cast<std::size_t>(decision.endpoint)].host;
+    return branch.pools[static_cast<std::size_t>(decision.pool)]
+        .endpoints[static_cast<std::size_t>(decision.endpoint)]
+        .host;
   }
   return branch.members[static_cast<std::size_t>(decision.member)].host;
 }

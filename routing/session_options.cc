@@ -47,8 +47,8 @@ std::optional<bool> parse_switch(std::string_view text) {
 Refusal bad_value(std::string_view name, std::string_view value, std::string_view allowed) {
   return {.reason = Reason::kBadOption,
           .sqlstate = "22023",
-          .message = "invalid value for parameter \"pointsman." + std::string(name) + "\": \"" +
-                     escape_for_log(value) + "\"",
+          .message =
+              "invalid value for parameter \"pointsman." + std::string(name) + "\": \"" + escape_for_log(value) + "\"",
           .detail = {},
           .hint = "Allowed: " + std::string(allowed) + ".",
           .log_detail = {}};
@@ -59,8 +59,9 @@ Refusal unknown_option(std::string_view name) {
           .sqlstate = "22023",
           .message = "unrecognized parameter \"pointsman." + escape_for_log(name) + "\"",
           .detail = {},
-          .hint = "Known are pointsman.min_lsn, pointsman.wait, pointsman.max_lag, pointsman.fallback and "
-                  "pointsman.explain.",
+          .hint =
+              "Known are pointsman.min_lsn, pointsman.wait, pointsman.max_lag, pointsman.fallback and "
+              "pointsman.explain.",
           .log_detail = {}};
 }
 
@@ -104,7 +105,8 @@ std::optional<base::Duration> parse_duration(std::string_view text) {
 }
 
 std::string format_duration(base::Duration duration) {
-  const std::int64_t total = std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count(), 0);
+  const std::int64_t total =
+      std::max<std::int64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count(), 0);
   if (total == 0) return "0s";
   const auto unit = std::find_if(kUnits.rbegin(), kUnits.rend(),
                                  [&](const Unit& candidate) { return total % candidate.milliseconds == 0; });
@@ -121,9 +123,12 @@ std::optional<Fallback> parse_fallback(std::string_view text) {
 
 std::string_view to_text(Fallback fallback) {
   switch (fallback) {
-    case Fallback::kLeastLagged: return "least_lagged";
-    case Fallback::kPrimary: return "primary";
-    case Fallback::kError: return "error";
+    case Fallback::kLeastLagged:
+      return "least_lagged";
+    case Fallback::kPrimary:
+      return "primary";
+    case Fallback::kError:
+      return "error";
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -133,7 +138,8 @@ std::optional<Refusal> SessionOptions::set(std::string_view name, std::string_vi
   constexpr std::string_view kDurations = "digits and one of ms, s, m, h, such as 500ms or 2s, at most 366 days";
   if (same_name(name, "min_lsn")) {
     const auto lsn = parse_lsn(value);
-    if (!lsn) return bad_value("min_lsn", value, "a WAL position such as 16/B374D848, as pg_current_wal_lsn() gives it");
+    if (!lsn)
+      return bad_value("min_lsn", value, "a WAL position such as 16/B374D848, as pg_current_wal_lsn() gives it");
     min_lsn = lsn;
   } else if (same_name(name, "wait")) {
     const auto duration = parse_duration(value);

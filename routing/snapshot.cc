@@ -74,9 +74,12 @@ void SocketAddress::mapped_ip(std::uint8_t (&out)[16]) const {
 
 std::string_view to_text(MemberRole role) {
   switch (role) {
-    case MemberRole::kUnknown: return "unknown";
-    case MemberRole::kPrimary: return "primary";
-    case MemberRole::kReplica: return "replica";
+    case MemberRole::kUnknown:
+      return "unknown";
+    case MemberRole::kPrimary:
+      return "primary";
+    case MemberRole::kReplica:
+      return "replica";
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -84,10 +87,14 @@ std::string_view to_text(MemberRole role) {
 
 std::string_view to_text(MemberState state) {
   switch (state) {
-    case MemberState::kOk: return "ok";
-    case MemberState::kLagging: return "lagging";
-    case MemberState::kUnknown: return "unknown";
-    case MemberState::kDown: return "down";
+    case MemberState::kOk:
+      return "ok";
+    case MemberState::kLagging:
+      return "lagging";
+    case MemberState::kUnknown:
+      return "unknown";
+    case MemberState::kDown:
+      return "down";
   }
   POINTSMAN_CHECK(false);
   return {};

@@ -9,11 +9,16 @@ namespace pointsman::routing {
 
 std::string_view to_text(ProbeFailure failure) {
   switch (failure) {
-    case ProbeFailure::kUnreachable: return "unreachable";
-    case ProbeFailure::kNotReady: return "not ready";
-    case ProbeFailure::kBusy: return "busy";
-    case ProbeFailure::kCredentials: return "probe login refused";
-    case ProbeFailure::kQuery: return "probe query failed";
+    case ProbeFailure::kUnreachable:
+      return "unreachable";
+    case ProbeFailure::kNotReady:
+      return "not ready";
+    case ProbeFailure::kBusy:
+      return "busy";
+    case ProbeFailure::kCredentials:
+      return "probe login refused";
+    case ProbeFailure::kQuery:
+      return "probe query failed";
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -22,7 +27,8 @@ std::string_view to_text(ProbeFailure failure) {
 BranchTopology::Standing BranchTopology::standing() const {
   Standing now;
   for (const Member& member : members_) {
-    now.members.push_back({member.role, member.state, member.objection, member.last_failure == ProbeFailure::kCredentials});
+    now.members.push_back(
+        {member.role, member.state, member.objection, member.last_failure == ProbeFailure::kCredentials});
   }
   now.primary = primary_;
   now.timeline = highest_timeline_;
@@ -74,10 +80,15 @@ bool BranchTopology::on_failure(std::size_t index, ProbeFailure failure, base::I
   };
   switch (failure) {
     case ProbeFailure::kUnreachable:
-    case ProbeFailure::kNotReady: out(MemberState::kDown); break;
-    case ProbeFailure::kQuery: out(MemberState::kUnknown); break;
+    case ProbeFailure::kNotReady:
+      out(MemberState::kDown);
+      break;
+    case ProbeFailure::kQuery:
+      out(MemberState::kUnknown);
+      break;
     case ProbeFailure::kBusy:
-    case ProbeFailure::kCredentials: break;  // the member is not at fault; age_out() ends what is too old
+    case ProbeFailure::kCredentials:
+      break;  // the member is not at fault; age_out() ends what is too old
   }
   learn_identity();
   note_timelines();
@@ -99,7 +110,8 @@ bool BranchTopology::is_foreign(const Member& member) const {
   return member.sample && !system_identifier_.empty() && member.sample->system_identifier != system_identifier_;
 }
 
-/// The first time: the identifier that most members have, the first of them in the configuration on a draw. Then it stays.
+/// The first time: the identifier that most members have, the first of them in the configuration on a draw. Then it
+/// stays.
 void BranchTopology::learn_identity() {
   if (!system_identifier_.empty() || !settled()) return;
   std::map<std::string_view, std::size_t> votes;
@@ -153,15 +165,17 @@ void BranchTopology::decide_primary() {
 
 /// -1 when there is nobody, or two between whom only a person can choose.
 int BranchTopology::choose_primary(const std::vector<std::size_t>& contenders) const {
-  const bool present_contends =
-      primary_ >= 0 && std::find(contenders.begin(), contenders.end(), static_cast<std::size_t>(primary_)) != contenders.end();
+  const bool present_contends = primary_ >= 0 && std::find(contenders.begin(), contenders.end(),
+                                                           static_cast<std::size_t>(primary_)) != contenders.end();
   if (!present_contends) return contenders.size() == 1 ? static_cast<int>(contenders.front()) : -1;
   const bool present_is_down = members_[static_cast<std::size_t>(primary_)].state == MemberState::kDown;
   if (!present_is_down || contenders.size() != 2) return primary_;
-  return static_cast<int>(contenders[0]) == primary_ ? static_cast<int>(contenders[1]) : static_cast<int>(contenders[0]);
+  return static_cast<int>(contenders[0]) == primary_ ? static_cast<int>(contenders[1])
+                                                     : static_cast<int>(contenders[0]);
 }
 
-/// Positions of another server or timeline say nothing about this one's: the ring begins anew. A primary that is merely lost leaves it frozen.
+/// Positions of another server or timeline say nothing about this one's: the ring begins anew. A primary that is merely
+/// lost leaves it frozen.
 void BranchTopology::set_primary(int index) {
   const std::uint32_t timeline = index < 0 ? 0 : members_[static_cast<std::size_t>(index)].sample->timeline;
   if (index == primary_ && timeline == primary_timeline_) return;

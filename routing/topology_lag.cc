@@ -7,7 +7,8 @@
 namespace pointsman::routing {
 namespace {
 
-/// A replica comes back in below this part of the limit, so that one at the limit does not go in and out with every sample.
+/// A replica comes back in below this part of the limit, so that one at the limit does not go in and out with every
+/// sample.
 constexpr double kInShare = 0.6;
 
 }  // namespace
@@ -72,7 +73,8 @@ void BranchTopology::count_sample(Member& member) {
   member.good = !above && member.lag_seconds && streams && primary_answers() ? member.good + 1 : 0;
 }
 
-/// The verdict on a replica that has had none since activation: at once when there is something to measure by. A cold branch cannot wait for counts.
+/// The verdict on a replica that has had none since activation: at once when there is something to measure by. A cold
+/// branch cannot wait for counts.
 void BranchTopology::judge_first(Member& member, base::Instant now) {
   if (member.judged || member.role != MemberRole::kReplica || !member.sample || member.last_failure) return;
   measure_lag(member, now);
@@ -122,7 +124,8 @@ void BranchTopology::judge_again(Member& member, base::Instant now) {
         member.state = MemberState::kOk;
       }
       break;
-    case MemberState::kDown: break;
+    case MemberState::kDown:
+      break;
   }
 }
 

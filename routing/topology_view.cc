@@ -18,7 +18,9 @@ std::string seconds_text(double seconds) {
 
 }  // namespace
 
-BranchTopology::BranchTopology(std::shared_ptr<const BranchConfig> config) { reconfigure(std::move(config)); }
+BranchTopology::BranchTopology(std::shared_ptr<const BranchConfig> config) {
+  reconfigure(std::move(config));
+}
 
 void BranchTopology::reconfigure(std::shared_ptr<const BranchConfig> config) {
   POINTSMAN_CHECK(config != nullptr);
@@ -45,7 +47,8 @@ void BranchTopology::reconfigure(std::shared_ptr<const BranchConfig> config) {
       // A name that was resolved for any pool is good for this one too.
       for (std::size_t p = 0; p < former_endpoints.size() && !addresses.back().known(); ++p) {
         for (std::size_t e = 0; e < former_endpoints[p].size(); ++e) {
-          if (former_config->pools[p].endpoints[e].host == endpoint.host) addresses.back() = former_endpoints[p][e].with_port(endpoint.port);
+          if (former_config->pools[p].endpoints[e].host == endpoint.host)
+            addresses.back() = former_endpoints[p][e].with_port(endpoint.port);
         }
       }
     }
@@ -124,7 +127,8 @@ std::shared_ptr<BranchView> BranchTopology::view(base::Instant) {
       pool.endpoints.push_back({endpoint.host, endpoint_addresses_[p][e], endpoint.zone});
     }
   }
-  if (primary_ >= 0 && view->members[static_cast<std::size_t>(primary_)].state == MemberState::kOk) view->primary = primary_;
+  if (primary_ >= 0 && view->members[static_cast<std::size_t>(primary_)].state == MemberState::kOk)
+    view->primary = primary_;
   return view;
 }
 
@@ -138,7 +142,8 @@ void BranchTopology::tell_changes(const Standing& before) {
   for (std::size_t i = 0; i < members_.size(); ++i) {
     const Member& member = members_[i];
     if (member.objection != before.members[i].objection) object(i, member.objection);
-    if (now.members[i].probe_refused && !before.members[i].probe_refused) tell(name(i) + " refuses the probe login", true);
+    if (now.members[i].probe_refused && !before.members[i].probe_refused)
+      tell(name(i) + " refuses the probe login", true);
     if (member.role == before.members[i].role && member.state == before.members[i].state) continue;
     if (static_cast<int>(i) == primary_ && member.state == MemberState::kOk && primary_ != before.primary) continue;
     std::string words = name(i) + " is " + std::string(to_text(member.state));
@@ -158,19 +163,20 @@ void BranchTopology::tell_changes(const Standing& before) {
 void BranchTopology::object(std::size_t index, Objection objection) {
   const Member& member = members_[index];
   switch (objection) {
-    case Objection::kNone: return;
+    case Objection::kNone:
+      return;
     case Objection::kForeign:
       return tell(name(index) + " belongs to another cluster (system identifier " +
-                      escape_for_log(member.sample->system_identifier, 32) + ", not " + escape_for_log(system_identifier_, 32) +
-                      ") and is not used",
+                      escape_for_log(member.sample->system_identifier, 32) + ", not " +
+                      escape_for_log(system_identifier_, 32) + ") and is not used",
                   true);
     case Objection::kOldTimeline:
       return tell(name(index) + " takes writes on timeline " + std::to_string(member.timeline) + " although timeline " +
                       std::to_string(highest_timeline_) + " exists; it is not used",
                   true);
     case Objection::kSecondWriter:
-      return tell(primary_ >= 0 ? name(index) + " takes writes on timeline " + std::to_string(member.timeline) + " as " +
-                                      name(static_cast<std::size_t>(primary_)) + " does; it is not used, " +
+      return tell(primary_ >= 0 ? name(index) + " takes writes on timeline " + std::to_string(member.timeline) +
+                                      " as " + name(static_cast<std::size_t>(primary_)) + " does; it is not used, " +
                                       name(static_cast<std::size_t>(primary_)) + " stays the primary"
                                 : name(index) + " takes writes on timeline " + std::to_string(member.timeline) +
                                       " and is not alone; nobody is the primary until a person decides",

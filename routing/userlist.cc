@@ -7,11 +7,13 @@
 namespace pointsman::routing {
 namespace {
 
-constexpr std::size_t kMaxRoleBytes = 63;       // NAMEDATALEN - 1
-constexpr std::size_t kMaxSecretBytes = 2047;   // PgBouncer's MAX_PASSWORD - 1 (include/bouncer.h)
+constexpr std::size_t kMaxRoleBytes = 63;      // NAMEDATALEN - 1
+constexpr std::size_t kMaxSecretBytes = 2047;  // PgBouncer's MAX_PASSWORD - 1 (include/bouncer.h)
 constexpr std::string_view kScramPrefix = "SCRAM-SHA-256$";
 
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
+bool is_blank(char c) {
+  return c == ' ' || c == '\t' || c == '\r';
+}
 
 void skip_blanks(std::string_view& line) {
   while (!line.empty() && is_blank(line.front())) line.remove_prefix(1);
@@ -66,7 +68,8 @@ base::Result<Userlist> parse_userlist(std::string_view text) {
     if (!secret) return fault("a secret in double quotes is expected behind the role name");
     if (secret->size() > kMaxSecretBytes) return fault("the secret has more than 2047 bytes");
     // PgBouncer ignores what follows on the line (old files have more fields).
-    if (!roles.emplace(*std::move(role), usable_part(*std::move(secret))).second) return fault("this role stands there twice");
+    if (!roles.emplace(*std::move(role), usable_part(*std::move(secret))).second)
+      return fault("this role stands there twice");
   }
   return roles;
 }

@@ -1,6 +1,6 @@
 #pragma once
-// PgBouncer's userlist file (its documentation, "Authentication file format"): `"role" "secret"` a line, `""` for a quote inside, `;` starts a
-// comment line. Pure.
+// PgBouncer's userlist file (its documentation, "Authentication file format"): `"role" "secret"` a line, `""` for a
+// quote inside, `;` starts a comment line. Pure.
 
 #include <map>
 #include <string>
@@ -10,8 +10,8 @@
 
 namespace pointsman::routing {
 
-/// Role name to verifier. A secret that is no SCRAM verifier cannot serve and is not kept: "md5" stands for a hash of that kind, "" for a
-/// password in clear or none.
+/// Role name to verifier. A secret that is no SCRAM verifier cannot serve and is not kept: "md5" stands for a hash of
+/// that kind, "" for a password in clear or none.
 using Userlist = std::map<std::string, std::string>;
 
 /// The error names the line and never quotes what stands there.

@@ -22,7 +22,9 @@ constexpr std::string_view kForms =
 constexpr std::array<std::string_view, 8> kReserved = {"primary", "replica", "local", "any",
                                                        "standby", "rw",      "ro",    "default"};
 
-bool is_lower_or_digit(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
+bool is_lower_or_digit(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
 
 bool is_name(std::string_view text, bool underscore) {
   if (text.empty() || text.size() > kMaxNameBytes || !is_lower_or_digit(text.front())) return false;
@@ -30,7 +32,9 @@ bool is_name(std::string_view text, bool underscore) {
                      [&](char c) { return is_lower_or_digit(c) || c == '-' || (underscore && c == '_'); });
 }
 
-std::string quoted(std::string_view text) { return "\"" + escape_for_log(text) + "\""; }
+std::string quoted(std::string_view text) {
+  return "\"" + escape_for_log(text) + "\"";
+}
 
 Refusal bad_user(std::string_view user, std::string_view what, std::string_view hint = kForms) {
   return {.reason = Reason::kBadUser,
@@ -91,7 +95,8 @@ std::variant<UserName, Refusal> parse_fixed(std::string_view user, const FixedRo
   if (user.ends_with(tail)) {
     role.remove_suffix(tail.size());
   } else {
-    // The last `.branch` with a separator right behind it; a role on a fixed listener may contain bars and dots of its own.
+    // The last `.branch` with a separator right behind it; a role on a fixed listener may contain bars and dots of its
+    // own.
     std::size_t at = std::string_view::npos;
     std::string_view written;
     for (std::size_t found = user.find(tail); found != std::string_view::npos; found = user.find(tail, found + 1)) {
@@ -149,7 +154,9 @@ bool is_treacherous(std::uint32_t code) {
 
 }  // namespace
 
-bool is_branch_name(std::string_view text) { return is_name(text, false); }
+bool is_branch_name(std::string_view text) {
+  return is_name(text, false);
+}
 
 bool is_pool_name(std::string_view text) {
   return is_name(text, true) && std::find(kReserved.begin(), kReserved.end(), text) == kReserved.end();
@@ -200,10 +207,14 @@ std::string format_user_name(const UserName& user) {
 
 std::string_view to_text(const Target& target) {
   switch (target.kind) {
-    case TargetKind::kDefault: return "";
-    case TargetKind::kPrimary: return "primary";
-    case TargetKind::kReplica: return "replica";
-    case TargetKind::kPool: return target.pool;
+    case TargetKind::kDefault:
+      return "";
+    case TargetKind::kPrimary:
+      return "primary";
+    case TargetKind::kReplica:
+      return "replica";
+    case TargetKind::kPool:
+      return target.pool;
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -217,9 +228,9 @@ Refusal unknown_branch_refusal(const UserName& user, bool fixed_by_listener) {
                   .hint = "This listener leads to that branch alone: tell the operator.",
                   .log_detail = {}};
   if (!fixed_by_listener) {
-    refusal.hint = "The text after the last dot of the user name is read as the branch: " +
-                   quoted(user.role + "." + user.branch) + " is role " + quoted(user.role) + " on branch " +
-                   quoted(user.branch) + ". Use role.branch.";
+    refusal.hint =
+        "The text after the last dot of the user name is read as the branch: " + quoted(user.role + "." + user.branch) +
+        " is role " + quoted(user.role) + " on branch " + quoted(user.branch) + ". Use role.branch.";
   }
   return refusal;
 }

@@ -33,7 +33,8 @@ bool is_loopback(const sockaddr_storage& peer) {
   }
   if (peer.ss_family != AF_INET6) return false;
   const auto& v6 = reinterpret_cast<const sockaddr_in6&>(peer);
-  return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) || (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) && v6.sin6_addr.s6_addr[12] == 127);
+  return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) ||
+         (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) && v6.sin6_addr.s6_addr[12] == 127);
 }
 
 /// A listening descriptor, or -1 with errno set.
@@ -72,8 +73,8 @@ struct AdminServer::Impl final : SocketOwner, HttpConnectionOwner {
     AdminEndpointSettings settings;
     Socket listener;
     std::size_t connections = 0;
-    bool paused = false;       // no descriptor was left: listens again with the next tick
-    bool complained = false;   // said so in the log, since the last connection that was taken
+    bool paused = false;      // no descriptor was left: listens again with the next tick
+    bool complained = false;  // said so in the log, since the last connection that was taken
   };
 
   Impl(uv_loop_t* the_loop, ControlView& control) : loop(the_loop), routes(control) {}
@@ -92,7 +93,7 @@ struct AdminServer::Impl final : SocketOwner, HttpConnectionOwner {
   std::vector<std::unique_ptr<Endpoint>> endpoints;
   std::unordered_map<std::uint64_t, std::unique_ptr<HttpConnection>> connections;
   std::uint64_t next_id = 1;
-  std::size_t handles = 0;   // listeners and the timer, until the loop has let go of them
+  std::size_t handles = 0;  // listeners and the timer, until the loop has let go of them
   uv_timer_t timer{};
   bool closing = false;
   // Rule 12: shared, so that an answer that comes when the server is gone can tell.
@@ -100,7 +101,8 @@ struct AdminServer::Impl final : SocketOwner, HttpConnectionOwner {
 };
 
 void AdminServer::Impl::on_readable(Socket& socket) {
-  const auto found = std::find_if(endpoints.begin(), endpoints.end(), [&](const auto& e) { return &e->listener == &socket; });
+  const auto found =
+      std::find_if(endpoints.begin(), endpoints.end(), [&](const auto& e) { return &e->listener == &socket; });
   POINTSMAN_CHECK(found != endpoints.end());
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     sockaddr_storage peer{};
@@ -142,12 +144,13 @@ void AdminServer::Impl::on_request(HttpConnection& connection, const HttpRequest
   const AdminEndpointSettings& settings = endpoints[connection.endpoint]->settings;
   const EndpointRules rules{.metrics_only = settings.metrics_only, .token = settings.token};
   const std::weak_ptr<Impl*> server = alive;
-  routes.handle(request, rules, base::from_hrtime(uv_hrtime()), [server, id = connection.id()](const HttpResponse& response) {
-    const auto self = server.lock();
-    if (self == nullptr) return;
-    const auto found = (*self)->connections.find(id);
-    if (found != (*self)->connections.end()) found->second->respond(response);
-  });
+  routes.handle(request, rules, base::from_hrtime(uv_hrtime()),
+                [server, id = connection.id()](const HttpResponse& response) {
+                  const auto self = server.lock();
+                  if (self == nullptr) return;
+                  const auto found = (*self)->connections.find(id);
+                  if (found != (*self)->connections.end()) found->second->respond(response);
+                });
 }
 
 void AdminServer::Impl::on_gone(HttpConnection& connection) {
@@ -174,13 +177,17 @@ void AdminServer::Impl::on_tick() {
 
 AdminServer::AdminServer(uv_loop_t* loop, ControlView& control) : impl_(std::make_unique<Impl>(loop, control)) {}
 
-AdminServer::~AdminServer() { POINTSMAN_CHECK(idle()); }
+AdminServer::~AdminServer() {
+  POINTSMAN_CHECK(idle());
+}
 
 base::Result<bool> AdminServer::listen(const AdminEndpointSettings& settings, std::uint16_t* bound_port) {
   POINTSMAN_CHECK(!impl_->closing);
   const std::string where = settings.address + ":" + std::to_string(settings.port);
-  const auto address = routing::SocketAddress::from_numeric(settings.address == "localhost" ? "127.0.0.1" : settings.address, settings.port);
-  if (!address.known()) return base::Error{"cannot listen on " + where + ": the address must be numeric, as 127.0.0.1 or ::1"};
+  const auto address = routing::SocketAddress::from_numeric(
+      settings.address == "localhost" ? "127.0.0.1" : settings.address, settings.port);
+  if (!address.known())
+    return base::Error{"cannot listen on " + where + ": the address must be numeric, as 127.0.0.1 or ::1"};
   const int fd = open_listener(address);
   if (fd < 0) {
     const int error = errno;
@@ -188,7 +195,8 @@ base::Result<bool> AdminServer::listen(const AdminEndpointSettings& settings, st
   }
   if (bound_port != nullptr) *bound_port = port_of(fd);
   auto endpoint = std::make_unique<Impl::Endpoint>(*impl_, settings);
-  if (!endpoint->listener.adopt(impl_->loop, fd)) return base::Error{"cannot listen on " + where + ": the event loop refuses the socket"};
+  if (!endpoint->listener.adopt(impl_->loop, fd))
+    return base::Error{"cannot listen on " + where + ": the event loop refuses the socket"};
   if (impl_->endpoints.empty()) {
     POINTSMAN_CHECK(uv_timer_init(impl_->loop, &impl_->timer) == 0);
     impl_->timer.data = impl_.get();
@@ -206,9 +214,12 @@ void AdminServer::shut_down() {
   if (impl_->endpoints.empty()) return;
   for (const auto& endpoint : impl_->endpoints) endpoint->listener.close();
   for (const auto& [id, connection] : impl_->connections) connection->begin_close();
-  uv_close(reinterpret_cast<uv_handle_t*>(&impl_->timer), [](uv_handle_t* handle) { --static_cast<Impl*>(handle->data)->handles; });
+  uv_close(reinterpret_cast<uv_handle_t*>(&impl_->timer),
+           [](uv_handle_t* handle) { --static_cast<Impl*>(handle->data)->handles; });
 }
 
-bool AdminServer::idle() const { return impl_->handles == 0 && impl_->connections.empty(); }
+bool AdminServer::idle() const {
+  return impl_->handles == 0 && impl_->connections.empty();
+}
 
 }  // namespace pointsman::proxy

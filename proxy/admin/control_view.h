@@ -1,5 +1,6 @@
 #pragma once
-// What the admin endpoint may see and ask of the running router. Implemented by server/control; everything is called on the control thread.
+// What the admin endpoint may see and ask of the running router. Implemented by server/control; everything is called on
+// the control thread.
 
 #include <cstdint>
 #include <functional>
@@ -14,23 +15,23 @@
 
 namespace pointsman::proxy {
 
-/// One live session as /api/sessions shows it: ties client address, branch, member and backend PID together, since the backend sees only the
-/// router's address.
+/// One live session as /api/sessions shows it: ties client address, branch, member and backend PID together, since the
+/// backend sees only the router's address.
 struct SessionRow {
   std::uint64_t id = 0;
   std::uint32_t worker = 0;
-  std::string client;         ///< "192.0.2.1:5000", behind a PROXY header the true one
+  std::string client;  ///< "192.0.2.1:5000", behind a PROXY header the true one
   std::string listener;
-  std::string user;           ///< as typed, not escaped
+  std::string user;  ///< as typed, not escaped
   std::string branch;
-  std::string target;         ///< "primary", "replica", pool name, ""
-  std::string destination;    ///< "pg-1", "pg-0 (pgbouncer)", "reads/10.0.0.20:6432"
+  std::string target;       ///< "primary", "replica", pool name, ""
+  std::string destination;  ///< "pg-1", "pg-0 (pgbouncer)", "reads/10.0.0.20:6432"
   std::string database;
   std::string application;
-  std::string phase;          ///< "startup", "auth", "holding", "connecting", "relaying", "draining"
-  std::string reason;         ///< decision's word, "" before one
-  std::string tls;            ///< "TLSv1.3", "" in clear
-  bool idle = false;          ///< no request under way (relaying only)
+  std::string phase;   ///< "startup", "auth", "holding", "connecting", "relaying", "draining"
+  std::string reason;  ///< decision's word, "" before one
+  std::string tls;     ///< "TLSv1.3", "" in clear
+  bool idle = false;   ///< no request under way (relaying only)
   std::uint32_t backend_pid = 0;
   double age_seconds = 0;
   std::uint64_t bytes_from_client = 0;
@@ -39,13 +40,13 @@ struct SessionRow {
 
 struct ReloadResult {
   bool applied = false;
-  std::vector<std::string> errors;   ///< `file: /path: what`
+  std::vector<std::string> errors;  ///< `file: /path: what`
 };
 
 struct ReloadStats {
-  std::uint64_t succeeded = 0;       ///< whole configuration applied
-  std::uint64_t partial = 0;         ///< applied, some branches kept their last good version
-  std::uint64_t failed = 0;          ///< top level bad: nothing changed
+  std::uint64_t succeeded = 0;  ///< whole configuration applied
+  std::uint64_t partial = 0;    ///< applied, some branches kept their last good version
+  std::uint64_t failed = 0;     ///< top level bad: nothing changed
   std::int64_t last_success_unix = 0;
   std::size_t branches_rejected = 0;
 };
@@ -68,18 +69,21 @@ class ControlView {
   virtual std::uint32_t max_connections() const = 0;
   virtual std::uint64_t log_lines_dropped() const = 0;
 
-  /// Asks every worker for its sessions; `done` is called on the control thread, once, within a second (with what arrived by then).
+  /// Asks every worker for its sessions; `done` is called on the control thread, once, within a second (with what
+  /// arrived by then).
   virtual void collect_sessions(std::function<void(std::vector<SessionRow>)> done) = 0;
   virtual ReloadResult reload() = 0;
-  /// Where a connection would go now. Makes the branch active; when its view is not settled yet `done` waits for it, at most 3 s.
+  /// Where a connection would go now. Makes the branch active; when its view is not settled yet `done` waits for it, at
+  /// most 3 s.
   struct RouteAnswer {
     bool ok = false;
-    std::string text_decision;            ///< destination name, or the refusal's message
+    std::string text_decision;  ///< destination name, or the refusal's message
     std::string reason;
-    std::string sqlstate, detail, hint;   ///< of a refusal
+    std::string sqlstate, detail, hint;  ///< of a refusal
     std::string role, branch, target, address;
     std::vector<std::string> candidates;  ///< a line each
   };
+  /// `listener` is one of the configuration's, or empty: the first on which the target is lawful.
   virtual void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) = 0;
 };
 

@@ -38,7 +38,8 @@ metrics::BranchWords destination_words(const routing::BranchView& view) {
   for (std::size_t i = 0; i < branch.members.size(); ++i) {
     // Of a member whose role is unknown the route is unknown too: it is told only while it has sessions, which had one.
     const MemberRole role = i < view.members.size() ? view.members[i].role : MemberRole::kUnknown;
-    add(role == MemberRole::kReplica ? RouteClass::kReplica : RouteClass::kPrimary, branch.members[i].name, role != MemberRole::kUnknown);
+    add(role == MemberRole::kReplica ? RouteClass::kReplica : RouteClass::kPrimary, branch.members[i].name,
+        role != MemberRole::kUnknown);
   }
   for (const auto& member : branch.members) add(RouteClass::kLocalPool, member.name, member.pgbouncer_port != 0);
   for (const auto& pool : branch.pools) {

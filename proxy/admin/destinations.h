@@ -1,5 +1,6 @@
 #pragma once
-// Where a destination's counters stand in a branch's block (metrics::Dimensions): members, then the members' PgBouncers, then pool endpoints.
+// Where a destination's counters stand in a branch's block (metrics::Dimensions): members, then the members'
+// PgBouncers, then pool endpoints.
 
 #include <cstddef>
 #include <string>
@@ -9,8 +10,12 @@
 
 namespace pointsman::proxy {
 
-inline std::size_t member_destination(std::size_t member) { return member; }
-inline std::size_t pgbouncer_destination(const routing::BranchConfig& branch, std::size_t member) { return branch.members.size() + member; }
+inline std::size_t member_destination(std::size_t member) {
+  return member;
+}
+inline std::size_t pgbouncer_destination(const routing::BranchConfig& branch, std::size_t member) {
+  return branch.members.size() + member;
+}
 std::size_t endpoint_destination(const routing::BranchConfig& branch, std::size_t pool, std::size_t endpoint);
 
 /// Sessions now; 0 without a block.

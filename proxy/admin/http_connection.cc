@@ -19,7 +19,9 @@ constexpr std::size_t kReadBytes = 16 * 1024;
 /// What may lie unparsed: a header, a body, and a read that went beyond them into a pipelined request.
 constexpr std::size_t kInboxBytes = HttpLimits::kHeaderBytes + HttpLimits::kBodyBytes + kReadBytes;
 
-base::Instant now_of_loop() { return base::from_hrtime(uv_hrtime()); }
+base::Instant now_of_loop() {
+  return base::from_hrtime(uv_hrtime());
+}
 
 HttpMethod to_method(http::verb verb) {
   if (verb == http::verb::get) return HttpMethod::kGet;
@@ -28,7 +30,9 @@ HttpMethod to_method(http::verb verb) {
   return HttpMethod::kOther;
 }
 
-std::string to_text(boost::beast::string_view text) { return std::string(text.data(), text.size()); }
+std::string to_text(boost::beast::string_view text) {
+  return std::string(text.data(), text.size());
+}
 
 /// The status line and the headers.
 std::string print_header(const HttpResponse& response, unsigned version, bool keep_alive) {
@@ -49,7 +53,8 @@ std::string print_header(const HttpResponse& response, unsigned version, bool ke
   while (!error && !serializer.is_header_done()) {
     serializer.next(error, [&](boost::beast::error_code&, const auto& buffers) {
       std::size_t bytes = 0;
-      for (auto it = boost::asio::buffer_sequence_begin(buffers); it != boost::asio::buffer_sequence_end(buffers); ++it) {
+      for (auto it = boost::asio::buffer_sequence_begin(buffers); it != boost::asio::buffer_sequence_end(buffers);
+           ++it) {
         const boost::asio::const_buffer part = *it;
         text.append(static_cast<const char*>(part.data()), part.size());
         bytes += part.size();
@@ -88,7 +93,7 @@ void HttpConnection::on_readable(Socket&) {
   std::array<base::Byte, kReadBytes> buffer;
   const Socket::Io io = socket_.receive(buffer);
   if (io.would_block) return;
-  if (io.bytes == 0) return begin_close();   // end or error: there is nobody to answer
+  if (io.bytes == 0) return begin_close();  // end or error: there is nobody to answer
   inbox_.append(base::as_text(base::Bytes(buffer).first(io.bytes)));
   parse();
 }
@@ -100,7 +105,7 @@ void HttpConnection::read_away() {
 }
 
 void HttpConnection::parse() {
-  if (parsing_) return;   // an answer given inside on_request: the loop below goes on
+  if (parsing_) return;  // an answer given inside on_request: the loop below goes on
   parsing_ = true;
   while (state_ == State::kReading && !inbox_.empty()) {
     boost::beast::error_code error;
@@ -160,7 +165,9 @@ void HttpConnection::respond(const HttpResponse& response) {
   write();
 }
 
-void HttpConnection::on_writable(Socket&) { write(); }
+void HttpConnection::on_writable(Socket&) {
+  write();
+}
 
 void HttpConnection::write() {
   if (state_ != State::kWriting) return;
@@ -176,7 +183,7 @@ void HttpConnection::write() {
 void HttpConnection::written() {
   socket_.want_write(false);
   outbox_.clear();
-  outbox_.shrink_to_fit();   // a page of metrics may be large, an idle connection is not
+  outbox_.shrink_to_fit();  // a page of metrics may be large, an idle connection is not
   head_only_ = false;
   if (linger_) {
     state_ = State::kLingering;
@@ -204,6 +211,8 @@ void HttpConnection::begin_close() {
   socket_.close();
 }
 
-void HttpConnection::on_closed(Socket&) { owner_.on_gone(*this); }
+void HttpConnection::on_closed(Socket&) {
+  owner_.on_gone(*this);
+}
 
 }  // namespace pointsman::proxy

@@ -1,6 +1,7 @@
 #pragma once
-// One HTTP/1.1 connection on the control loop: bytes in, requests out, one answer at a time. Parsing and printing by Boost.Beast, which does no
-// I/O; Beast is seen in the .cc only. Bounded: header, body, requests per connection, and a deadline for each step.
+// One HTTP/1.1 connection on the control loop: bytes in, requests out, one answer at a time. Parsing and printing by
+// Boost.Beast, which does no I/O; Beast is seen in the .cc only. Bounded: header, body, requests per connection, and a
+// deadline for each step.
 
 #include <uv.h>
 
@@ -32,7 +33,8 @@ struct HttpLimits {
   static constexpr std::uint32_t kHeaderBytes = 8 * 1024;
   static constexpr std::uint64_t kBodyBytes = 64 * 1024;
   static constexpr unsigned kRequestsPerConnection = 1000;
-  static constexpr base::Duration kRequestDeadline = std::chrono::seconds(5);    ///< for a request to arrive whole, and for it to be worked out
+  static constexpr base::Duration kRequestDeadline =
+      std::chrono::seconds(5);  ///< for a request to arrive whole, and for it to be worked out
   static constexpr base::Duration kResponseDeadline = std::chrono::seconds(30);  ///< for an answer to be taken
   static constexpr base::Duration kLingerDeadline = std::chrono::seconds(1);
 };
@@ -59,9 +61,10 @@ class HttpConnection final : private SocketOwner {
  private:
   enum class State : std::uint8_t {
     kReading,
-    kHandling,    // the owner has the request
+    kHandling,  // the owner has the request
     kWriting,
-    kLingering,   // an error was answered; what the peer still sends is read away, or the reset would eat the answer (RFC 9112 section 9.6)
+    kLingering,  // an error was answered; what the peer still sends is read away, or the reset would eat the answer
+                 // (RFC 9112 section 9.6)
     kClosing,
   };
   struct Parser;
@@ -89,8 +92,8 @@ class HttpConnection final : private SocketOwner {
   unsigned version_ = 11;
   unsigned requests_ = 0;
   base::Instant deadline_{};
-  std::string inbox_;          // received, not parsed
-  std::string outbox_;         // being sent
+  std::string inbox_;   // received, not parsed
+  std::string outbox_;  // being sent
   std::size_t sent_ = 0;
   std::unique_ptr<Parser> parser_;
 };

@@ -17,7 +17,8 @@ int hex_value(char c) {
 }
 
 bool is_unreserved(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+         c == '_' || c == '~';
 }
 
 }  // namespace
@@ -31,7 +32,8 @@ HttpResponse json_error(unsigned status, std::string_view what) {
 }
 
 const std::string* RequestTarget::find(std::string_view name) const {
-  const auto found = std::find_if(query.begin(), query.end(), [&](const auto& parameter) { return parameter.first == name; });
+  const auto found =
+      std::find_if(query.begin(), query.end(), [&](const auto& parameter) { return parameter.first == name; });
   return found == query.end() ? nullptr : &found->second;
 }
 
@@ -84,7 +86,8 @@ base::Result<RequestTarget> parse_target(std::string_view target) {
     const std::string_view pair = rest.substr(0, end);
     rest = end == std::string_view::npos ? std::string_view{} : rest.substr(end + 1);
     const std::size_t equals = pair.find('=');
-    if (equals == std::string_view::npos || equals == 0) return base::Error{"the query must have the form name=value&name=value"};
+    if (equals == std::string_view::npos || equals == 0)
+      return base::Error{"the query must have the form name=value&name=value"};
     auto name = percent_decode(pair.substr(0, equals));
     auto value = percent_decode(pair.substr(equals + 1));
     if (!name || !value) return base::Error{"the query has a wrong percent escape: write %25 for a percent sign"};

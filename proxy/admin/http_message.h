@@ -16,9 +16,9 @@ enum class HttpMethod : std::uint8_t { kGet, kHead, kPost, kOther };
 
 struct HttpRequest {
   HttpMethod method = HttpMethod::kGet;
-  std::string target;          ///< as sent: path and query, encoded
-  std::string authorization;   ///< the header's value, "" without
-  bool has_origin = false;     ///< a browser sent it on behalf of a page
+  std::string target;         ///< as sent: path and query, encoded
+  std::string authorization;  ///< the header's value, "" without
+  bool has_origin = false;    ///< a browser sent it on behalf of a page
   bool from_loopback = false;
 };
 
@@ -26,7 +26,7 @@ struct HttpResponse {
   unsigned status = 200;
   std::string content_type;
   std::string body;
-  std::vector<std::pair<std::string, std::string>> headers;   ///< beside Content-Type and Content-Length
+  std::vector<std::pair<std::string, std::string>> headers;  ///< beside Content-Type and Content-Length
 };
 
 /// {"error": "…"} with a line end. Bytes that are no UTF-8 become U+FFFD.

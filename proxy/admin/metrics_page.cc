@@ -49,7 +49,8 @@ static_assert(every_decision_once());
 metrics::Vocabulary vocabulary(const routing::Config& config) {
   metrics::Vocabulary words;
   for (const auto& listener : config.listeners) words.listeners.push_back(listener.name);
-  for (std::size_t i = 0; i < routing::kRouteClassCount; ++i) words.routes.emplace_back(to_text(static_cast<RouteClass>(i)));
+  for (std::size_t i = 0; i < routing::kRouteClassCount; ++i)
+    words.routes.emplace_back(to_text(static_cast<RouteClass>(i)));
   for (std::size_t i = 0; i < routing::kReasonCount; ++i) {
     const bool route_known = i < kReasonRoutes.size() && kReasonRoutes[i].route.has_value();
     words.reasons.emplace_back(to_word(static_cast<Reason>(i)));
@@ -60,8 +61,10 @@ metrics::Vocabulary vocabulary(const routing::Config& config) {
 
 void add_process(Scrape& scrape, const ProcessStats& process) {
   if (process.cpu_seconds) scrape.add(Metric::kProcessCpuSecondsTotal, {}, *process.cpu_seconds);
-  if (process.resident_bytes) scrape.add(Metric::kProcessResidentMemoryBytes, {}, static_cast<double>(*process.resident_bytes));
-  if (process.virtual_bytes) scrape.add(Metric::kProcessVirtualMemoryBytes, {}, static_cast<double>(*process.virtual_bytes));
+  if (process.resident_bytes)
+    scrape.add(Metric::kProcessResidentMemoryBytes, {}, static_cast<double>(*process.resident_bytes));
+  if (process.virtual_bytes)
+    scrape.add(Metric::kProcessVirtualMemoryBytes, {}, static_cast<double>(*process.virtual_bytes));
   if (process.open_fds) scrape.add(Metric::kProcessOpenFds, {}, static_cast<double>(*process.open_fds));
   if (process.max_fds) scrape.add(Metric::kProcessMaxFds, {}, static_cast<double>(*process.max_fds));
   if (process.start_time_seconds) scrape.add(Metric::kProcessStartTimeSeconds, {}, *process.start_time_seconds);
@@ -98,14 +101,18 @@ void add_router(Scrape& scrape, const ControlView& control, const routing::Confi
   lookup("throttled", verifiers.throttled);
 }
 
-bool sampled(const MemberView& member) { return member.sampled_at != base::Instant{}; }
+bool sampled(const MemberView& member) {
+  return member.sampled_at != base::Instant{};
+}
 
 std::optional<bool> is_up(const MemberView& member) {
   switch (member.state) {
     case MemberState::kOk:
-    case MemberState::kLagging: return true;
-    case MemberState::kDown: return false;
-    case MemberState::kUnknown:   // answers probes, but its lag is not known; or nothing is known at all
+    case MemberState::kLagging:
+      return true;
+    case MemberState::kDown:
+      return false;
+    case MemberState::kUnknown:  // answers probes, but its lag is not known; or nothing is known at all
       return sampled(member) ? std::optional(true) : std::nullopt;
   }
   return std::nullopt;
@@ -130,13 +137,15 @@ void add_member(Scrape& scrape, const BranchView& view, std::size_t index, base:
   if (sampled(member)) gauge(Metric::kLagSampleAgeSeconds, base::to_seconds(now - member.sampled_at));
 }
 
-void add_branch(Scrape& scrape, const ControlView& control, const BranchView& view, const metrics::Vocabulary& words, base::Instant now) {
+void add_branch(Scrape& scrape, const ControlView& control, const BranchView& view, const metrics::Vocabulary& words,
+                base::Instant now) {
   const routing::BranchConfig& branch = *view.config;
   scrape.add_info(Metric::kBranchInfo, branch.name, branch.labels);
   for (std::size_t i = 0; i < view.members.size(); ++i) {
     if (view.active) add_member(scrape, view, i, now);
     const std::uint64_t failures = control.probe_failures(branch.name, i);
-    if (view.active || failures != 0) scrape.add(Metric::kProbeFailuresTotal, {branch.name, view.members[i].name}, static_cast<double>(failures));
+    if (view.active || failures != 0)
+      scrape.add(Metric::kProbeFailuresTotal, {branch.name, view.members[i].name}, static_cast<double>(failures));
   }
   if (view.block == nullptr) return;
   scrape.add_branch(*view.block, words, destination_words(view));
@@ -144,8 +153,10 @@ void add_branch(Scrape& scrape, const ControlView& control, const BranchView& vi
     for (std::size_t endpoint = 0; endpoint < branch.pools[pool].endpoints.size(); ++endpoint) {
       const std::string name = endpoint_name(branch.pools[pool].endpoints[endpoint]);
       const auto sessions = active_sessions(view, endpoint_destination(branch, pool, endpoint));
-      scrape.add(Metric::kPoolEndpointConnections, {branch.name, branch.pools[pool].name, name}, static_cast<double>(sessions));
-      if (endpoint_state(view, pool, endpoint) == MemberState::kOk) scrape.add(Metric::kPoolEndpointUp, {branch.name, branch.pools[pool].name, name}, 1);
+      scrape.add(Metric::kPoolEndpointConnections, {branch.name, branch.pools[pool].name, name},
+                 static_cast<double>(sessions));
+      if (endpoint_state(view, pool, endpoint) == MemberState::kOk)
+        scrape.add(Metric::kPoolEndpointUp, {branch.name, branch.pools[pool].name, name}, 1);
     }
   }
 }
@@ -163,7 +174,8 @@ std::string MetricsPage::render(base::Instant now, const ProcessStats& process) 
   scrape.add_workers(control_.worker_blocks(), words);
   if (config.metrics_detail != routing::MetricsDetail::kNone) {
     for (const auto& view : control_.views()) {
-      const bool wanted = config.metrics_detail == routing::MetricsDetail::kAll || (view != nullptr && (view->active || view->block != nullptr));
+      const bool wanted = config.metrics_detail == routing::MetricsDetail::kAll ||
+                          (view != nullptr && (view->active || view->block != nullptr));
       if (view != nullptr && wanted) add_branch(scrape, control_, *view, words, now);
     }
   }

@@ -1,5 +1,6 @@
 #pragma once
-// The page behind GET /metrics. Control thread. An unknown value is an absent series; labels come from the configuration only.
+// The page behind GET /metrics. Control thread. An unknown value is an absent series; labels come from the
+// configuration only.
 
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +17,8 @@ class MetricsPage {
   /// Lines a page may have: beyond it whole series are left out and counted.
   static constexpr std::size_t kSeriesLimit = 50'000;
 
-  explicit MetricsPage(const ControlView& control, std::size_t series_limit = kSeriesLimit) : control_(control), series_limit_(series_limit) {}
+  explicit MetricsPage(const ControlView& control, std::size_t series_limit = kSeriesLimit)
+      : control_(control), series_limit_(series_limit) {}
 
   std::string render(base::Instant now, const ProcessStats& process);
 

@@ -47,18 +47,19 @@ std::optional<std::uint64_t> count_open_fds() {
   std::uint64_t entries = 0;
   while (readdir(folder) != nullptr) ++entries;
   closedir(folder);
-  return entries < 3 ? 0 : entries - 3;   // ".", ".." and the folder's own descriptor
+  return entries < 3 ? 0 : entries - 3;  // ".", ".." and the folder's own descriptor
 }
 
 }  // namespace
 
-void parse_process_stat(std::string_view stat, long ticks_per_second, long page_bytes, std::optional<std::uint64_t> boot_time,
-                        ProcessStats& stats) {
-  // "1234 (name) S 1 …": the name may hold spaces and parentheses, so counting begins behind the last one, with field 3.
+void parse_process_stat(std::string_view stat, long ticks_per_second, long page_bytes,
+                        std::optional<std::uint64_t> boot_time, ProcessStats& stats) {
+  // "1234 (name) S 1 …": the name may hold spaces and parentheses, so counting begins behind the last one, with
+  // field 3.
   const std::size_t name_end = stat.rfind(')');
   if (name_end == std::string_view::npos || ticks_per_second <= 0 || page_bytes <= 0) return;
   constexpr std::size_t kFirstField = 3;
-  std::array<std::string_view, 25> fields{};   // [n]: field n of proc(5)
+  std::array<std::string_view, 25> fields{};  // [n]: field n of proc(5)
   std::string_view rest = stat.substr(name_end + 1);
   for (std::size_t field = kFirstField; field < fields.size() && !rest.empty(); ++field) {
     rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));

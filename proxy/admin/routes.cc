@@ -29,7 +29,7 @@ bool same_secret(std::string_view given, const std::string& wanted) {
 }
 
 std::string_view bearer_token(std::string_view authorization) {
-  constexpr std::string_view kScheme = "bearer ";   // case-insensitive: RFC 9110 section 11.1
+  constexpr std::string_view kScheme = "bearer ";  // case-insensitive: RFC 9110 section 11.1
   if (authorization.size() < kScheme.size()) return {};
   const bool matches = std::equal(kScheme.begin(), kScheme.end(), authorization.begin(), [](char wanted, char c) {
     return wanted == (c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c);
@@ -56,11 +56,13 @@ std::optional<HttpResponse> refuse_write(const HttpRequest& request, const base:
   if (request.has_origin) return json_error(403, "requests from web pages (with an Origin header) are refused");
   if (token.empty()) {
     if (request.from_loopback) return std::nullopt;
-    return json_error(403, "without admin.token_file in the configuration, writes are taken from loopback addresses only");
+    return json_error(403,
+                      "without admin.token_file in the configuration, writes are taken from loopback addresses only");
   }
   if (same_secret(bearer_token(request.authorization), token.reveal())) return std::nullopt;
-  HttpResponse refused = json_error(401, request.authorization.empty() ? "this needs the token of admin.token_file: Authorization: Bearer TOKEN"
-                                                                       : "the token is wrong");
+  HttpResponse refused = json_error(401, request.authorization.empty()
+                                             ? "this needs the token of admin.token_file: Authorization: Bearer TOKEN"
+                                             : "the token is wrong");
   refused.headers.emplace_back("WWW-Authenticate", "Bearer realm=\"pointsman\"");
   return refused;
 }
@@ -103,7 +105,9 @@ void Routes::metrics(const RequestTarget&, base::Instant now, const Reply& reply
   reply(answer(200, kExposition, metrics_.render(now, read_process_stats())));
 }
 
-void Routes::healthz(const RequestTarget&, base::Instant, const Reply& reply) { reply(answer(200, kText, "ok\n")); }
+void Routes::healthz(const RequestTarget&, base::Instant, const Reply& reply) {
+  reply(answer(200, kText, "ok\n"));
+}
 
 void Routes::readyz(const RequestTarget&, base::Instant, const Reply& reply) {
   if (control_.draining()) return reply(answer(503, kText, "not ready: draining\n"));
@@ -119,7 +123,8 @@ void Routes::status(const RequestTarget& target, base::Instant now, const Reply&
 }
 
 void Routes::sessions(const RequestTarget&, base::Instant, const Reply& reply) {
-  control_.collect_sessions([reply](std::vector<SessionRow> rows) { reply(answer(200, kJson, sessions_json(std::move(rows)))); });
+  control_.collect_sessions(
+      [reply](std::vector<SessionRow> rows) { reply(answer(200, kJson, sessions_json(std::move(rows)))); });
 }
 
 void Routes::explain_route(const RequestTarget& target, base::Instant, const Reply& reply) {
@@ -127,16 +132,17 @@ void Routes::explain_route(const RequestTarget& target, base::Instant, const Rep
   if (user == nullptr) return reply(json_error(400, "the query needs user=ROLE.BRANCH or user=ROLE.BRANCH%7CTARGET"));
   const auto directory = control_.directory();
   const auto& listeners = directory->config().listeners;
-  const std::string* named = target.find("listener");
-  if (named == nullptr && listeners.empty()) return reply(json_error(404, "no listener is configured"));
-  const std::string& listener = named == nullptr ? listeners.front().name : *named;
-  const bool known = std::any_of(listeners.begin(), listeners.end(), [&](const auto& l) { return l.name == listener; });
+  const std::string* listener = target.find("listener");
+  const bool known = listener == nullptr || std::any_of(listeners.begin(), listeners.end(),
+                                                        [&](const auto& l) { return l.name == *listener; });
   if (!known) {
     std::string names;
     for (const auto& l : listeners) names += (names.empty() ? "" : ", ") + l.name;
-    return reply(json_error(404, "no listener \"" + routing::escape_for_log(listener) + "\" is configured; there are: " + names));
+    return reply(json_error(
+        404, "no listener \"" + routing::escape_for_log(*listener) + "\" is configured; there are: " + names));
   }
-  control_.explain_route(listener, *user, [reply](ControlView::RouteAnswer found) { reply(answer(200, kJson, route_json(found))); });
+  control_.explain_route(listener == nullptr ? "" : *listener, *user,
+                         [reply](ControlView::RouteAnswer found) { reply(answer(200, kJson, route_json(found))); });
 }
 
 void Routes::reload(const RequestTarget&, base::Instant, const Reply& reply) {

@@ -1,5 +1,6 @@
 #pragma once
-// What each path of the admin endpoint does. Knows no socket: a request goes in, one answer comes out, at once or later. Control thread.
+// What each path of the admin endpoint does. Knows no socket: a request goes in, one answer comes out, at once or
+// later. Control thread.
 
 #include <functional>
 
@@ -13,8 +14,8 @@ namespace pointsman::proxy {
 
 /// What an endpoint lets its callers do.
 struct EndpointRules {
-  bool metrics_only = false;            ///< /metrics, /healthz and /readyz alone
-  const base::SecretString& token;      ///< for writes; empty: writes from loopback only
+  bool metrics_only = false;        ///< /metrics, /healthz and /readyz alone
+  const base::SecretString& token;  ///< for writes; empty: writes from loopback only
 };
 
 class Routes {

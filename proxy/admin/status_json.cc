@@ -18,11 +18,17 @@ using routing::MemberRole;
 using routing::MemberState;
 using routing::MemberView;
 
-std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
-std::string print(const Json& json) { return dump(json) + "\n"; }
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+std::string print(const Json& json) {
+  return dump(json) + "\n";
+}
 
 /// Seconds are told to the millisecond.
-double rounded(double seconds) { return std::round(seconds * 1000) / 1000; }
+double rounded(double seconds) {
+  return std::round(seconds * 1000) / 1000;
+}
 
 Json member_json(const BranchView& view, std::size_t index, base::Instant now) {
   // Of a branch that is not watched nothing is known, whatever was true when it was.
@@ -36,7 +42,8 @@ Json member_json(const BranchView& view, std::size_t index, base::Instant now) {
           {"lag_bytes", known.lag_bytes ? Json(*known.lag_bytes) : Json()},
           {"sample_age_seconds", sampled ? Json(rounded(base::to_seconds(now - known.sampled_at))) : Json()},
           // Sessions that end at this node, directly or through the PgBouncer beside it.
-          {"sessions", active_sessions(view, member_destination(index)) + active_sessions(view, pgbouncer_destination(branch, index))}};
+          {"sessions", active_sessions(view, member_destination(index)) +
+                           active_sessions(view, pgbouncer_destination(branch, index))}};
 }
 
 Json pool_json(const BranchView& view, std::size_t index) {
@@ -47,7 +54,8 @@ Json pool_json(const BranchView& view, std::size_t index) {
                          {"state", to_text(endpoint_state(view, index, i))},
                          {"sessions", active_sessions(view, endpoint_destination(*view.config, index, i))}});
   }
-  return {{"name", pool.name}, {"target", pool.to_primary ? "primary" : "replica"}, {"endpoints", std::move(endpoints)}};
+  return {
+      {"name", pool.name}, {"target", pool.to_primary ? "primary" : "replica"}, {"endpoints", std::move(endpoints)}};
 }
 
 Json branch_json(const BranchView& view, base::Instant now) {
@@ -87,13 +95,15 @@ Json session_json(const SessionRow& row) {
 
 }  // namespace
 
-std::optional<std::string> status_json(const ControlView& control, std::optional<std::string_view> branch, base::Instant now) {
+std::optional<std::string> status_json(const ControlView& control, std::optional<std::string_view> branch,
+                                       base::Instant now) {
   const auto directory = control.directory();
   const int wanted = branch ? directory->find(*branch) : -1;
   if (branch && wanted < 0) return std::nullopt;
   const auto views = control.views();
   // The outer object is put together here: an ordered object of 10,000 keys would be searched through for each of them.
-  std::string text = R"({"version":)" + dump(version()) + R"(,"draining":)" + dump(control.draining()) + R"(,"branches":{)";
+  std::string text =
+      R"({"version":)" + dump(version()) + R"(,"draining":)" + dump(control.draining()) + R"(,"branches":{)";
   bool first = true;
   for (std::size_t i = 0; i < std::min(views.size(), directory->size()); ++i) {
     if (views[i] == nullptr || (branch && static_cast<int>(i) != wanted)) continue;
@@ -114,7 +124,11 @@ std::string sessions_json(std::vector<SessionRow> sessions) {
 }
 
 std::string route_json(const ControlView::RouteAnswer& answer) {
-  Json json = {{"ok", answer.ok}, {"role", answer.role}, {"branch", answer.branch}, {"target", answer.target}, {"reason", answer.reason}};
+  Json json = {{"ok", answer.ok},
+               {"role", answer.role},
+               {"branch", answer.branch},
+               {"target", answer.target},
+               {"reason", answer.reason}};
   if (answer.ok) {
     json["destination"] = answer.text_decision;
     json["address"] = answer.address;
@@ -128,6 +142,8 @@ std::string route_json(const ControlView::RouteAnswer& answer) {
   return print(json);
 }
 
-std::string reload_json(const ReloadResult& result) { return print({{"applied", result.applied}, {"errors", result.errors}}); }
+std::string reload_json(const ReloadResult& result) {
+  return print({{"applied", result.applied}, {"errors", result.errors}});
+}
 
 }  // namespace pointsman::proxy

@@ -1,5 +1,6 @@
 #pragma once
-// The JSON answers of the admin endpoint (contract section 7). Keys stand in a fixed order; text that is no UTF-8 is repaired with U+FFFD.
+// The JSON answers of the admin endpoint (contract section 7). Keys stand in a fixed order; text that is no UTF-8 is
+// repaired with U+FFFD.
 
 #include <optional>
 #include <string>
@@ -12,7 +13,8 @@
 namespace pointsman::proxy {
 
 /// /api/status: every configured branch, or the one named; nullopt when there is none of that name.
-std::optional<std::string> status_json(const ControlView& control, std::optional<std::string_view> branch, base::Instant now);
+std::optional<std::string> status_json(const ControlView& control, std::optional<std::string_view> branch,
+                                       base::Instant now);
 /// /api/sessions: {"sessions": […]}, oldest first.
 std::string sessions_json(std::vector<SessionRow> sessions);
 /// /api/route: {"ok": true, "destination": …} or {"ok": false, "message": …, "sqlstate": …}.

@@ -19,10 +19,14 @@ using routing::TlsMode;
 
 protocol::BackendTlsMode to_protocol(TlsMode mode) {
   switch (mode) {
-    case TlsMode::kDisable: return protocol::BackendTlsMode::kDisable;
-    case TlsMode::kRequire: return protocol::BackendTlsMode::kRequire;
-    case TlsMode::kVerifyCa: return protocol::BackendTlsMode::kVerifyCa;
-    case TlsMode::kVerifyFull: return protocol::BackendTlsMode::kVerifyFull;
+    case TlsMode::kDisable:
+      return protocol::BackendTlsMode::kDisable;
+    case TlsMode::kRequire:
+      return protocol::BackendTlsMode::kRequire;
+    case TlsMode::kVerifyCa:
+      return protocol::BackendTlsMode::kVerifyCa;
+    case TlsMode::kVerifyFull:
+      return protocol::BackendTlsMode::kVerifyFull;
   }
   POINTSMAN_CHECK(false);
   return {};
@@ -30,7 +34,7 @@ protocol::BackendTlsMode to_protocol(TlsMode mode) {
 
 struct Place {
   std::string file;
-  std::string path;   // of the branch inside it
+  std::string path;  // of the branch inside it
 };
 
 /// A branch stands in its own file in branches_dir, else in the main file.

@@ -1,8 +1,8 @@
 #include "proxy/cli/commands.h"
 
+#include <unistd.h>
 #include <csignal>
 #include <ctime>
-#include <unistd.h>
 
 #include <iostream>
 
@@ -93,9 +93,9 @@ int watch_status(const Options& options) {
   while (interrupted == 0) {
     const auto text = status_text(options);
     if (interrupted != 0) break;
-    std::cout << (terminal ? kClearScreen : "") << (text.ok() ? text.value() : "pointsman: " + text.error() + "\n") << (terminal ? "" : "\n")
-              << std::flush;
-    if (!std::cout) return kFailure;   // the reader of a pipe is gone
+    std::cout << (terminal ? kClearScreen : "") << (text.ok() ? text.value() : "pointsman: " + text.error() + "\n")
+              << (terminal ? "" : "\n") << std::flush;
+    if (!std::cout) return kFailure;  // the reader of a pipe is gone
     const timespec second{.tv_sec = 1, .tv_nsec = 0};
     nanosleep(&second, nullptr);
   }
@@ -111,25 +111,34 @@ int run_status(const Options& options) {
 }
 
 void add_admin_option(CLI::App& command, Options& options) {
-  command.add_option("--admin", options.admin_url, "the router's admin endpoint")->type_name("URL")->capture_default_str();
+  command.add_option("--admin", options.admin_url, "the router's admin endpoint")
+      ->type_name("URL")
+      ->capture_default_str();
 }
 
 }  // namespace
 
 int run_command_line(int argc, char** argv, const std::function<int(const ServeOptions&)>& serve) {
   Options options;
-  CLI::App app("Pointsman, a connection router for PostgreSQL: the user name says where a connection goes.", "pointsman");
+  CLI::App app("Pointsman, a connection router for PostgreSQL: the user name says where a connection goes.",
+               "pointsman");
   app.set_version_flag("--version", "pointsman " + std::string(version()));
   app.require_subcommand(1);
 
-  CLI::App* serve_command = app.add_subcommand("serve", "run the router; SIGHUP or a changed file reloads, SIGTERM drains");
+  CLI::App* serve_command =
+      app.add_subcommand("serve", "run the router; SIGHUP or a changed file reloads, SIGTERM drains");
   serve_command->add_option("--config", options.config_file, "the configuration")->type_name("FILE")->required();
-  CLI::App* check_command = app.add_subcommand("check", "validate a configuration with its certificates, and say every error");
+  CLI::App* check_command =
+      app.add_subcommand("check", "validate a configuration with its certificates, and say every error");
   check_command->add_option("--config", options.config_file, "the configuration")->type_name("FILE")->required();
   CLI::App* route_command = app.add_subcommand("route", "say where a connection with this user would go now, and why");
   add_admin_option(*route_command, options);
-  route_command->add_option("--listener", options.listener, "the listener it comes in by; default: the first one")->type_name("NAME");
-  route_command->add_option("USER", options.user, "as in the startup packet: role.branch or role.branch|target")->required();
+  route_command
+      ->add_option("--listener", options.listener,
+                   "the listener it comes in by; default: the first one where the target is lawful")
+      ->type_name("NAME");
+  route_command->add_option("USER", options.user, "as in the startup packet: role.branch or role.branch|target")
+      ->required();
   CLI::App* status_command = app.add_subcommand("status", "show branches, members, lag and sessions");
   add_admin_option(*status_command, options);
   status_command->add_flag("--watch", options.watch, "draw again every second until Ctrl-C");

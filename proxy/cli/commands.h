@@ -1,5 +1,6 @@
 #pragma once
-// The command line (contract section 6): parses it with CLI11 and runs `check`, `route`, `status`; `serve` is handed back to main.
+// The command line (contract section 6): parses it with CLI11 and runs `check`, `route`, `status`; `serve` is handed
+// back to main.
 
 #include <functional>
 #include <string>

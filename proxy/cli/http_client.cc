@@ -101,13 +101,16 @@ int receive_all(int fd, std::string& answer, Clock::time_point deadline) {
 std::string explain_connect(const AdminUrl& url, int error) {
   const std::string where = url.to_string();
   if (error == ECONNREFUSED) {
-    return "nothing listens on " + where + ": is `pointsman serve` running, with an \"admin\" section in its configuration on that address? "
+    return "nothing listens on " + where +
+           ": is `pointsman serve` running, with an \"admin\" section in its configuration on that address? "
            "Another address is given with --admin URL.";
   }
   return "cannot reach " + where + ": " + std::strerror(error) + ". Another address is given with --admin URL.";
 }
 
-std::string host_for_url(const std::string& host) { return host.find(':') == std::string::npos ? host : "[" + host + "]"; }
+std::string host_for_url(const std::string& host) {
+  return host.find(':') == std::string::npos ? host : "[" + host + "]";
+}
 
 /// The value of a header in a block of lines, without the spaces around it.
 std::optional<std::string_view> find_header(std::string_view block, std::string_view lower_name) {
@@ -117,8 +120,9 @@ std::optional<std::string_view> find_header(std::string_view block, std::string_
     block.remove_prefix(std::min(end + 2, block.size()));
     const std::size_t colon = line.find(':');
     if (colon != lower_name.size()) continue;
-    const bool same = std::equal(lower_name.begin(), lower_name.end(), line.begin(),
-                                 [](char wanted, char c) { return wanted == (c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c); });
+    const bool same = std::equal(lower_name.begin(), lower_name.end(), line.begin(), [](char wanted, char c) {
+      return wanted == (c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c);
+    });
     if (!same) continue;
     line.remove_prefix(colon + 1);
     while (!line.empty() && (line.front() == ' ' || line.front() == '\t')) line.remove_prefix(1);
@@ -130,11 +134,14 @@ std::optional<std::string_view> find_header(std::string_view block, std::string_
 
 }  // namespace
 
-std::string AdminUrl::to_string() const { return "http://" + host_for_url(host) + ":" + std::to_string(port) + prefix; }
+std::string AdminUrl::to_string() const {
+  return "http://" + host_for_url(host) + ":" + std::to_string(port) + prefix;
+}
 
 base::Result<AdminUrl> parse_admin_url(std::string_view text) {
   const auto fault = [&](std::string_view what) {
-    return base::Error{"\"" + routing::escape_for_log(text) + "\" is no admin URL: " + std::string(what) + "; the form is http://HOST[:PORT]"};
+    return base::Error{"\"" + routing::escape_for_log(text) + "\" is no admin URL: " + std::string(what) +
+                       "; the form is http://HOST[:PORT]"};
   };
   std::string_view rest = text;
   if (rest.starts_with("https://")) return fault("the admin endpoint speaks plain HTTP");
@@ -150,7 +157,8 @@ base::Result<AdminUrl> parse_admin_url(std::string_view text) {
     rest = rest.substr(0, slash);
   }
   for (const char c : text) {
-    if (c <= ' ' || c > '~' || c == '?' || c == '#' || c == '@') return fault("it has a character that cannot stand there");
+    if (c <= ' ' || c > '~' || c == '?' || c == '#' || c == '@')
+      return fault("it has a character that cannot stand there");
   }
   std::string_view port;
   bool has_port = false;
@@ -191,11 +199,14 @@ base::Result<HttpAnswer> parse_http_answer(std::string_view raw) {
 
   std::string_view body = raw.substr(header_end + 4);
   const std::string_view fields = header.substr(std::min(status_line.size() + 2, header.size()));
-  if (find_header(fields, "transfer-encoding")) return base::Error{"the answer came in a transfer coding that was not asked for"};
+  if (find_header(fields, "transfer-encoding"))
+    return base::Error{"the answer came in a transfer coding that was not asked for"};
   if (const auto length = find_header(fields, "content-length")) {
     const auto bytes = to_number<std::size_t>(*length);
     if (!bytes) return malformed;
-    if (body.size() < *bytes) return base::Error{"the answer was cut off: " + std::to_string(body.size()) + " of " + std::to_string(*bytes) + " bytes"};
+    if (body.size() < *bytes)
+      return base::Error{"the answer was cut off: " + std::to_string(body.size()) + " of " + std::to_string(*bytes) +
+                         " bytes"};
     body = body.substr(0, *bytes);
   }
   return HttpAnswer{.status = *status, .body = std::string(body)};
@@ -222,8 +233,9 @@ base::Result<HttpAnswer> http_get(const AdminUrl& url, std::string_view path_and
     error = connect_to(socket.get(), *address, deadline);
     if (error != 0) continue;
     // HTTP/1.0: the answer ends with the connection and is never chunked, whatever proxy stands between.
-    const std::string request = "GET " + url.prefix + std::string(path_and_query) + " HTTP/1.0\r\nHost: " + host_for_url(url.host) + ":" +
-                                std::to_string(url.port) + "\r\nAccept: application/json\r\n\r\n";
+    const std::string request = "GET " + url.prefix + std::string(path_and_query) +
+                                " HTTP/1.0\r\nHost: " + host_for_url(url.host) + ":" + std::to_string(url.port) +
+                                "\r\nAccept: application/json\r\n\r\n";
     std::string raw;
     error = send_all(socket.get(), request, deadline);
     if (error == 0) error = receive_all(socket.get(), raw, deadline);

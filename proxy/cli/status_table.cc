@@ -13,12 +13,14 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<std::string_view, 9> kTitles = {"BRANCH", "TIMELINE", "NODE", "ROLE", "STATE", "LAG", "BEHIND", "SAMPLED", "SESSIONS"};
+constexpr std::array<std::string_view, 9> kTitles = {"BRANCH", "TIMELINE", "NODE",    "ROLE",    "STATE",
+                                                     "LAG",    "BEHIND",   "SAMPLED", "SESSIONS"};
 using Row = std::array<std::string, kTitles.size()>;
 /// From here on columns hold numbers and stand to the right.
 constexpr std::size_t kFirstNumber = 5;
 
-const base::Error kUnexpected{"the answer is not what this version expects: is the admin endpoint a pointsman of another version?"};
+const base::Error kUnexpected{
+    "the answer is not what this version expects: is the admin endpoint a pointsman of another version?"};
 
 std::string seconds(const Json& value) {
   if (!value.is_number()) return "-";
@@ -42,25 +44,29 @@ std::string bytes(const Json& value) {
   return text;
 }
 
-std::string number(const Json& value) { return value.is_number() ? value.dump() : "-"; }
+std::string number(const Json& value) {
+  return value.is_number() ? value.dump() : "-";
+}
 
 void add_branch(const std::string& name, const Json& branch, std::vector<Row>& rows) {
   if (!branch.at("active").get<bool>()) {
     const std::size_t members = branch.at("members").size();
-    rows.push_back({name, "-", std::to_string(members) + (members == 1 ? " member" : " members"), "-", "not in use", "-", "-", "-", "-"});
+    rows.push_back({name, "-", std::to_string(members) + (members == 1 ? " member" : " members"), "-", "not in use",
+                    "-", "-", "-", "-"});
     return;
   }
   const std::size_t first = rows.size();
   for (const Json& member : branch.at("members")) {
-    rows.push_back({"", "", member.at("name").get<std::string>(), member.at("role").get<std::string>(), member.at("state").get<std::string>(),
-                    seconds(member.at("lag_seconds")), bytes(member.at("lag_bytes")), seconds(member.at("sample_age_seconds")),
+    rows.push_back({"", "", member.at("name").get<std::string>(), member.at("role").get<std::string>(),
+                    member.at("state").get<std::string>(), seconds(member.at("lag_seconds")),
+                    bytes(member.at("lag_bytes")), seconds(member.at("sample_age_seconds")),
                     number(member.at("sessions"))});
   }
   for (const Json& pool : branch.at("pools")) {
     for (const Json& endpoint : pool.at("endpoints")) {
       rows.push_back({"", "", pool.at("name").get<std::string>() + "/" + endpoint.at("address").get<std::string>(),
-                      "pool, " + pool.at("target").get<std::string>(), endpoint.at("state").get<std::string>(), "-", "-", "-",
-                      number(endpoint.at("sessions"))});
+                      "pool, " + pool.at("target").get<std::string>(), endpoint.at("state").get<std::string>(), "-",
+                      "-", "-", number(endpoint.at("sessions"))});
     }
   }
   if (first == rows.size()) return;
@@ -125,7 +131,8 @@ RouteText read_route(const Json& route) {
     if (!value.empty()) result.text += "  " + std::string(title) + value + "\n";
   };
   if (result.ok) {
-    result.text = "goes to " + route.at("destination").get<std::string>() + " at " + route.at("address").get<std::string>() + "\n";
+    result.text = "goes to " + route.at("destination").get<std::string>() + " at " +
+                  route.at("address").get<std::string>() + "\n";
   } else {
     result.text = "refused: " + route.at("message").get<std::string>() + "\n";
     line("sqlstate    ", "sqlstate");
@@ -146,16 +153,21 @@ RouteText read_route(const Json& route) {
 
 }  // namespace
 
-base::Result<std::string> status_table(std::string_view json) { return with_json<std::string>(json, read_status); }
+base::Result<std::string> status_table(std::string_view json) {
+  return with_json<std::string>(json, read_status);
+}
 
 base::Result<std::string> pretty_json(std::string_view json) {
   return with_json<std::string>(json, [](const Json& parsed) { return parsed.dump(2) + "\n"; });
 }
 
-base::Result<RouteText> route_text(std::string_view json) { return with_json<RouteText>(json, read_route); }
+base::Result<RouteText> route_text(std::string_view json) {
+  return with_json<RouteText>(json, read_route);
+}
 
 std::string error_text(unsigned status, std::string_view body) {
-  const auto told = with_json<std::string>(body, [](const Json& parsed) { return parsed.at("error").get<std::string>(); });
+  const auto told =
+      with_json<std::string>(body, [](const Json& parsed) { return parsed.at("error").get<std::string>(); });
   return told.ok() ? told.value() : "the admin endpoint answered with status " + std::to_string(status);
 }
 

@@ -14,7 +14,7 @@ base::Result<std::string> status_table(std::string_view json);
 base::Result<std::string> pretty_json(std::string_view json);
 
 struct RouteText {
-  bool ok = false;   ///< the connection would be taken
+  bool ok = false;  ///< the connection would be taken
   std::string text;
 };
 /// The answer of /api/route as lines.

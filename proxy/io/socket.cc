@@ -77,15 +77,10 @@ void Socket::set_interest(int interest) {
 void Socket::on_poll(uv_poll_t* handle, int status, int events) {
   auto* socket = static_cast<Socket*>(handle->data);
   if (status < 0) [[unlikely]] {
-    // libuv turned EPOLLERR into an error and stopped watching. The socket's own calls say what happened, after the bytes that came before it.
-    const bool was_writing = (socket->interest_ & UV_WRITABLE) != 0;
-    socket->interest_ = 0;
-    if (was_writing) {
-      socket->owner_.on_writable(*socket);
-    } else {
-      socket->owner_.on_readable(*socket);
-    }
-    return;
+    // libuv turned EPOLLERR into an error and stopped watching. Watch on: the socket's own calls say what happened, but only after the bytes that
+    // came before it, and one call need not take all of those.
+    uv_poll_start(handle, socket->interest_, on_poll);
+    events = (socket->interest_ & UV_READABLE) != 0 ? UV_READABLE : UV_WRITABLE;
   }
   if ((events & UV_WRITABLE) != 0) {
     socket->owner_.on_writable(*socket);

@@ -1,5 +1,6 @@
 #include "proxy/server/control.h"
 
+#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -65,11 +66,14 @@ int Control::run() {
     return 1;
   }
   for (auto& worker : workers_) {
-    threads_.emplace_back([raw = worker.get()] { raw->run(); });
+    threads_.emplace_back([raw = worker.get()] {
+      pthread_setname_np(pthread_self(), ("worker-" + std::to_string(raw->index())).c_str());
+      raw->run();
+    });
   }
   workers_running_ = workers_.size();
   listening_ = true;
-  watch_.watch(watched_paths_);
+  watch_.watch(watched_paths_, watched_print_);
   for (const auto& listener : config_->listeners) {
     log_record(LogLevel::kInfo, "listening",
                {{"listener", listener.name}, {"address", listener.address}, {"port", std::to_string(listener.port)},
@@ -92,6 +96,7 @@ bool Control::read_first_config() {
   if (loaded.config == nullptr) return false;
   config_ = loaded.config;
   watched_paths_ = std::move(loaded.watched_paths);
+  watched_print_ = FileWatch::print_of(watched_paths_);
   reload_stats_.branches_rejected = loaded.rejected_branches.size();
   std::vector<std::string> warnings;
   auto contexts = make_tls_contexts(*config_, warnings);
@@ -242,15 +247,17 @@ std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(std::s
 
 ReloadResult Control::reload() {
   ReloadResult result;
+  const std::uint64_t print_before = FileWatch::print_of(watched_paths_);
   auto loaded = routing::load_config(config_file_, config_.get());
   for (const auto& error : loaded.errors) {
     result.errors.push_back(error.to_string());
     log_record(LogLevel::kError, "configuration error", {{"error", error.to_string(), 1024}});
   }
-  const auto failed = [this, &result](const std::string& why) {
+  const auto failed = [this, &result, print_before](const std::string& why) {
     ++reload_stats_.failed;
     log_record(LogLevel::kError, "reload failed, everything goes on as it was", {{"error", why, 1024}});
-    watch_.watch(watched_paths_);
+    watched_print_ = print_before;
+    watch_.watch(watched_paths_, watched_print_);
     return result;
   };
   if (loaded.config == nullptr) return failed(result.errors.empty() ? "unreadable" : result.errors.front());
@@ -262,6 +269,8 @@ ReloadResult Control::reload() {
     return failed(result.errors.back());
   }
   for (const auto& warning : warnings) log_record(LogLevel::kError, "configuration error", {{"error", warning, 1024}});
+  // A change while the files were being read is a change to come; only a list that is itself new has no earlier print.
+  watched_print_ = loaded.watched_paths == watched_paths_ ? print_before : FileWatch::print_of(loaded.watched_paths);
   watched_paths_ = std::move(loaded.watched_paths);
   adopt(std::move(config), std::move(contexts.value()));
   reload_stats_.branches_rejected = loaded.rejected_branches.size();
@@ -281,7 +290,7 @@ void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_p
   const auto views = monitor_->configure(directory_);
   for (auto& worker : workers_) worker->post(NewDirectory{directory_, views, tls_});
   verifiers_->on_config_changed();
-  watch_.watch(watched_paths_);
+  watch_.watch(watched_paths_, watched_print_);
 }
 
 // ---- questions of the admin endpoint --------------------------------------------------------------------------------

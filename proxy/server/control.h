@@ -87,6 +87,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   std::shared_ptr<const routing::Directory> directory_;
   std::shared_ptr<const TlsContexts> tls_;
   std::vector<std::string> watched_paths_;
+  std::uint64_t watched_print_ = 0;
   ReloadStats reload_stats_;
   std::uint32_t max_connections_ = 0;
   std::uint32_t worker_count_ = 1;

@@ -17,7 +17,9 @@ std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {   // FNV-1a over th
   return hash;
 }
 
-std::uint64_t print_of(const std::vector<std::string>& paths) {
+}  // namespace
+
+std::uint64_t FileWatch::print_of(const std::vector<std::string>& paths) {
   std::uint64_t hash = 0xcbf29ce484222325ULL;
   for (const auto& path : paths) {
     struct stat status {};
@@ -35,8 +37,6 @@ std::uint64_t print_of(const std::vector<std::string>& paths) {
   return hash;
 }
 
-}  // namespace
-
 struct FileWatch::Round {
   uv_work_t work{};
   FileWatch* watch = nullptr;
@@ -52,10 +52,10 @@ void FileWatch::open(uv_loop_t* loop) {
   uv_timer_start(&timer_, [](uv_timer_t* timer) { static_cast<FileWatch*>(timer->data)->look(); }, kRoundMs, kRoundMs);
 }
 
-void FileWatch::watch(std::vector<std::string> paths) {
+void FileWatch::watch(std::vector<std::string> paths, std::uint64_t known) {
   paths_ = std::move(paths);
   ++generation_;
-  known_ = last_ = print_of(paths_);
+  known_ = last_ = known;
 }
 
 void FileWatch::close() {

@@ -18,8 +18,10 @@ class FileWatch {
   FileWatch& operator=(const FileWatch&) = delete;
 
   void open(uv_loop_t* loop);
-  /// What to watch from now on; its present state counts as known.
-  void watch(std::vector<std::string> paths);
+  /// What to watch from now on. `known` is the print that print_of() gave before the files were read: what changed since is a change.
+  void watch(std::vector<std::string> paths, std::uint64_t known);
+  /// A number for what the paths lead to now.
+  static std::uint64_t print_of(const std::vector<std::string>& paths);
   void close();
 
  private:

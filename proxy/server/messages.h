@@ -51,6 +51,7 @@ struct CancelSearch {
 struct CancelAnswer {
   std::uint64_t origin_session = 0;
   bool found = false;
+  bool sent = false;   ///< with found
 };
 /// A login of another worker failed with this verifier: whoever has it cached asks again.
 struct VerifierStale {

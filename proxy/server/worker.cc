@@ -1,5 +1,6 @@
 #include "proxy/server/worker.h"
 
+#include <malloc.h>
 #include <openssl/rand.h>
 #include <unistd.h>
 
@@ -19,8 +20,9 @@ namespace {
 constexpr std::size_t kMaxCachedVerifiers = 20'000;
 constexpr base::Duration kWantAgainAfter = std::chrono::seconds(5);
 constexpr std::uint64_t kQuietSweepMs = 2'000;
+constexpr std::size_t kReleasesWorthTrim = 64;   // two megabytes of OpenSSL's record buffers
 /// Handshake steps (about 0.3 ms of CPU each) per millisecond of the loop's clock.
-constexpr std::uint32_t kHandshakesPerMs = 6;
+constexpr std::uint32_t kHandshakesPerMs = 8;
 
 std::string verifier_key(std::string_view role, std::string_view branch) {
   std::string key;
@@ -133,7 +135,10 @@ void Worker::on_accepted(std::size_t listener, int fd, const routing::SocketAddr
   }
   // Connections that have not logged in may fill half of the house; then the oldest goes, it has probably given up (T21).
   const std::size_t cap = std::max<std::size_t>(64, max_connections_ / 2 / worker_count_);
-  if (logins_.size() >= cap) logins_.begin()->second->drop_before_login();
+  if (logins_.size() >= cap) {
+    block_.refusals[listener * routing::kReasonCount + static_cast<std::size_t>(routing::Reason::kLimit)].add();
+    logins_.begin()->second->drop_before_login();
+  }
 
   const std::uint64_t id = next_session_++;
   auto* session = new Session(*this, id, listener, peer, before >= max_connections_, now_instant());
@@ -168,7 +173,7 @@ void Worker::forget(CancelDial& dial) {
   if (found == dials_.end()) return;
   dead_dials_.push_back(std::move(found->second));
   dials_.erase(found);
-  if (!stopping_) uv_idle_start(&burial_, [](uv_idle_t* idle) { static_cast<Worker*>(idle->data)->bury(); });
+  uv_idle_start(&burial_, [](uv_idle_t* idle) { static_cast<Worker*>(idle->data)->bury(); });
 }
 
 void Worker::bury() {
@@ -176,6 +181,7 @@ void Worker::bury() {
   for (Session* session : dead_sessions_) delete session;
   dead_sessions_.clear();
   dead_dials_.clear();
+  if (!stopping_) start_waiting_cancels();
   if (stopping_ && sessions_.empty() && dials_.empty()) close_handles();
   if (draining_ && sessions_.empty() && !empty_reported_) {
     empty_reported_ = true;
@@ -202,6 +208,7 @@ void Worker::note_active(Session& session) {
 }
 
 void Worker::sweep_quiet() {
+  const std::size_t before = active_tls_.size();
   std::erase_if(active_tls_, [this](std::uint64_t id) {
     const auto found = sessions_.find(id);
     if (found == sessions_.end()) return true;
@@ -209,6 +216,12 @@ void Worker::sweep_quiet() {
     found->second->listed_as_active = false;
     return true;
   });
+  // What a crowd of sessions gave back lies in holes of the heap: the kernel gets it when it is worth a walk.
+  released_since_trim_ += before - active_tls_.size();
+  if (released_since_trim_ >= kReleasesWorthTrim) {
+    released_since_trim_ = 0;
+    malloc_trim(0);
+  }
   if (active_tls_.empty()) uv_timer_stop(&quiet_timer_);
 }
 
@@ -310,6 +323,7 @@ Session* Worker::find_by_cancel_key(const protocol::CancelRequest& request) {
 namespace {
 constexpr base::TokenRate kWrongGuesses{10, 50};
 constexpr std::size_t kCancelDialsAtOnce = 32;
+constexpr std::size_t kCancelDialsPerBackend = 8;
 constexpr std::size_t kCancelsWaiting = 512;
 }  // namespace
 
@@ -337,14 +351,14 @@ void Worker::serve_cancel(Session& session, const protocol::CancelRequest& reque
   for (Worker* worker : workers_) {
     if (worker != this) worker->post(CancelSearch{request, index_, session.id()});
   }
-  if (worker_count_ == 1) apply(CancelAnswer{session.id(), false});
+  if (worker_count_ == 1) apply(CancelAnswer{session.id(), false, false});
 }
 
 void Worker::apply(CancelSearch&& message) {
   if (const Session* target = find_by_cancel_key(message.request)) {
     begin_cancel(*target, message.origin_worker, message.origin_session);
   } else {
-    workers_[message.origin_worker]->post(CancelAnswer{message.origin_session, false});
+    workers_[message.origin_worker]->post(CancelAnswer{message.origin_session, false, false});
   }
 }
 
@@ -353,7 +367,7 @@ void Worker::apply(CancelAnswer&& message) {
   if (found == pending_cancels_.end()) return;
   if (message.found) {
     pending_cancels_.erase(found);
-    finish_cancel(message.origin_session, metrics::CancelOutcome::kSent);
+    finish_cancel(message.origin_session, message.sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
     return;
   }
   if (found->second.answers_missing > 1) {
@@ -395,18 +409,26 @@ void Worker::begin_cancel(const Session& session, std::uint32_t origin_worker, s
     start_waiting_cancels();
     return;
   }
-  block_.cancels[static_cast<std::size_t>(metrics::CancelOutcome::kThrottled)].add();
-  if (origin_session != 0 && origin_worker == index_) {
-    finish_cancel(origin_session, metrics::CancelOutcome::kFailed);
-  } else if (origin_session != 0) {
-    workers_[origin_worker]->post(CancelAnswer{origin_session, true});
+  if (origin_session == 0) {
+    block_.cancels[static_cast<std::size_t>(metrics::CancelOutcome::kThrottled)].add();
+  } else if (origin_worker == index_) {
+    finish_cancel(origin_session, metrics::CancelOutcome::kThrottled);
+  } else {
+    workers_[origin_worker]->post(CancelAnswer{origin_session, true, false});
   }
 }
 
 void Worker::start_waiting_cancels() {
-  while (dials_running_ < kCancelDialsAtOnce && !waiting_cancels_.empty()) {
-    auto dial = std::make_unique<CancelDial>(*this, std::move(waiting_cancels_.front()));
-    waiting_cancels_.pop_front();
+  // In order of arrival, but a backend that does not answer holds up only its own.
+  for (auto it = waiting_cancels_.begin(); it != waiting_cancels_.end() && dials_running_ < kCancelDialsAtOnce;) {
+    const auto same = std::count_if(dials_.begin(), dials_.end(),
+                                    [&it](const auto& dial) { return dial.first->target().address == it->address; });
+    if (static_cast<std::size_t>(same) >= kCancelDialsPerBackend) {
+      ++it;
+      continue;
+    }
+    auto dial = std::make_unique<CancelDial>(*this, std::move(*it));
+    it = waiting_cancels_.erase(it);
     CancelDial* raw = dial.get();
     dials_.emplace(raw, std::move(dial));
     ++dials_running_;
@@ -415,16 +437,15 @@ void Worker::start_waiting_cancels() {
 }
 
 void Worker::cancel_dial_done(CancelDial& dial, bool sent) {
-  --dials_running_;
+  --dials_running_;   // those that wait start at the burial, outside of this dial's own calls
   const auto& target = dial.target();
   if (target.origin_session == 0) {
     block_.cancels[static_cast<std::size_t>(sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed)].add();
   } else if (target.origin_worker == index_) {
     finish_cancel(target.origin_session, sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
   } else {
-    workers_[target.origin_worker]->post(CancelAnswer{target.origin_session, true});
+    workers_[target.origin_worker]->post(CancelAnswer{target.origin_session, true, sent});
   }
-  start_waiting_cancels();
 }
 
 // ---- counting -------------------------------------------------------------------------------------------------------
@@ -433,8 +454,8 @@ void Worker::count_handshake(std::string_view version) {
   block_.handshakes[version == "TLSv1.3" ? 1 : version == "TLSv1.2" ? 0 : 2].add();
 }
 
-void Worker::log_login(const Session& session, const SessionCore& core, std::size_t listener) {
-  const auto& times = core.times();
+void Worker::log_login(const Session& session, std::size_t listener) {
+  const auto& times = session.record().times;
   const auto observe = [this, listener](metrics::LoginPhase phase, Instant from, Instant to) {
     if (from == Instant{} || to == Instant{} || to < from) return;
     block_.login[listener * metrics::kLoginPhases + static_cast<std::size_t>(phase)].observe_ns(static_cast<std::uint64_t>((to - from).count()));
@@ -442,10 +463,10 @@ void Worker::log_login(const Session& session, const SessionCore& core, std::siz
   observe(metrics::LoginPhase::kTls, times.accepted, times.tls_done);
   observe(metrics::LoginPhase::kStartup, times.tls_done == Instant{} ? times.accepted : times.tls_done, times.startup_done);
   observe(metrics::LoginPhase::kAuth, times.startup_done, times.auth_done);
-  observe(metrics::LoginPhase::kHold, Instant(base::Duration(1)), Instant(times.held + base::Duration(1)));
+  if (times.held.count() > 0) observe(metrics::LoginPhase::kHold, Instant(base::Duration(1)), Instant(times.held + base::Duration(1)));
   observe(metrics::LoginPhase::kConnect, times.routed, times.ready);
   observe(metrics::LoginPhase::kTotal, times.accepted, times.ready);
-  const auto& identity = core.identity();
+  const auto& identity = session.identity();
   if (times.held.count() > 0 && identity.view->block != nullptr) {
     identity.view->block->slot(index_).hold_seconds.observe_ns(static_cast<std::uint64_t>(times.held.count()));
   }
@@ -459,9 +480,9 @@ void Worker::log_login(const Session& session, const SessionCore& core, std::siz
   }
 }
 
-void Worker::count_end(const Session&, const SessionCore& core, std::size_t listener, metrics::BranchSlot* slot, EndReason reason,
-                       const std::optional<routing::Refusal>& refusal) {
-  if (refusal) {
+void Worker::count_end(const Session& session, std::size_t listener, metrics::BranchSlot* slot, EndReason reason,
+                       const routing::Refusal* refusal) {
+  if (refusal != nullptr) {
     const std::size_t cell = listener * routing::kReasonCount + static_cast<std::size_t>(refusal->reason);
     if (slot != nullptr && slot != &spare_slot_ && cell < slot->refusals.size()) {
       slot->refusals[cell].add();
@@ -471,8 +492,8 @@ void Worker::count_end(const Session&, const SessionCore& core, std::size_t list
     const bool authentication = refusal->reason == routing::Reason::kAuthFailed || refusal->reason == routing::Reason::kNoVerifier;
     if (authentication && slot != nullptr) slot->auth_failures[static_cast<std::size_t>(refusal->reason)].add();
   }
-  if (slot == nullptr || core.identity().view == nullptr || reason == EndReason::kCancelServed) return;
-  const auto& identity = core.identity();
+  if (slot == nullptr || session.identity().view == nullptr || reason == EndReason::kCancelServed) return;
+  const auto& identity = session.identity();
   std::size_t route = static_cast<std::size_t>(routing::RouteClass::kPrimary);
   if (identity.decision) {
     route = static_cast<std::size_t>(identity.decision->route);
@@ -484,7 +505,7 @@ void Worker::count_end(const Session&, const SessionCore& core, std::size_t list
   } else if (identity.target == "replica") {
     route = static_cast<std::size_t>(routing::RouteClass::kReplica);
   }
-  const auto outcome = core.times().ready != Instant{} ? metrics::Outcome::kOk
+  const auto outcome = session.record().times.ready != Instant{} ? metrics::Outcome::kOk
                        : (reason == EndReason::kRefused || reason == EndReason::kBackendRefused) ? metrics::Outcome::kRefused
                                                                                                : metrics::Outcome::kFailed;
   const std::size_t cell = (listener * routing::kRouteClassCount + route) * metrics::kOutcomes + static_cast<std::size_t>(outcome);

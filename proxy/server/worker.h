@@ -81,9 +81,9 @@ class Worker final : public AcceptSink {
   void note_active(Session& session);
   void login_ended(Session& session);
   void count_handshake(std::string_view version);
-  void log_login(const Session& session, const SessionCore& core, std::size_t listener);
-  void count_end(const Session& session, const SessionCore& core, std::size_t listener, metrics::BranchSlot* slot, EndReason reason,
-                 const std::optional<routing::Refusal>& refusal);
+  void log_login(const Session& session, std::size_t listener);
+  /// `refusal` null: none.
+  void count_end(const Session& session, std::size_t listener, metrics::BranchSlot* slot, EndReason reason, const routing::Refusal* refusal);
   void retire(Session& session);
   void cancel_dial_done(CancelDial& dial, bool sent);
   void forget(CancelDial& dial);
@@ -156,6 +156,7 @@ class Worker final : public AcceptSink {
   std::deque<CancelTarget> waiting_cancels_;
   std::vector<base::TokenBucket> guesses_;                // wrong cancel keys by hash of the source's network
   std::vector<std::uint64_t> active_tls_;
+  std::size_t released_since_trim_ = 0;
   std::vector<Session*> dead_sessions_;
   std::vector<std::unique_ptr<CancelDial>> dead_dials_;
 

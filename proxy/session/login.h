@@ -33,6 +33,8 @@ struct SessionCore::Login {
   unsigned retries = 0;
 
   bool hold_begun = false;
+  bool waits_by_own_wish = false;                             // `pointsman.wait`
+  std::optional<routing::Refusal> refused_after_proof;        // kept back so that a known branch looks like an unknown one
   bool held_for_topology = false;                             // a settled branch had no destination
   base::Instant hold_started{};
   base::Instant hold_deadline{};
@@ -46,6 +48,6 @@ inline constexpr base::Duration kLoginAfterHold = std::chrono::seconds(5);
 /// Bytes that may wait in the core for their phase; a login needs a third of it at most.
 inline constexpr std::size_t kMaxPending = 32 * 1024;
 /// What a backend may send between AuthenticationOk and ReadyForQuery.
-inline constexpr std::size_t kMaxGreeting = 256 * 1024;
+inline constexpr std::size_t kMaxGreeting = 60 * 1024;
 
 }  // namespace pointsman::proxy

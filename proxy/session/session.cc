@@ -27,7 +27,7 @@ Session::Session(Worker& worker, std::uint64_t id, std::size_t listener, const r
       listener_{&directory_->config().listeners[listener], listener},
       id_(id),
       peer_(peer),
-      core_(*this, listener_, MappedIp(peer).bytes, now),
+      core_(new SessionCore(*this, listener_, MappedIp(peer).bytes, now)),
       client_(*this),
       backend_(*this),
       listener_index_(static_cast<std::uint8_t>(listener)),
@@ -80,18 +80,17 @@ std::optional<routing::Refusal> Session::enter_hold(const routing::BranchView& b
   if (held >= share) return routing::too_many_held(branch.config->name, limit);
   ++held;
   if (branch.block != nullptr) {
-    hold_slot_ = &branch.block->slot(worker_.index());
-    if (block_ == nullptr) block_ = branch.block;
-    hold_slot_->holding.add();
+    hold_block_ = branch.block;
+    hold_block_->slot(worker_.index()).holding.add();
   }
   return std::nullopt;
 }
 
 void Session::leave_hold() {
-  auto& held = worker_.held(core_.identity().branch);
+  auto& held = worker_.held(identity().branch);
   if (held > 0) --held;
-  if (hold_slot_ != nullptr) hold_slot_->holding.subtract();
-  hold_slot_ = nullptr;
+  if (hold_block_ != nullptr) hold_block_->slot(worker_.index()).holding.subtract();
+  hold_block_.reset();
 }
 
 void Session::sessions_in_flight(const routing::BranchView& branch, int pool, std::vector<std::uint32_t>& members,
@@ -112,31 +111,34 @@ void Session::sessions_in_flight(const routing::BranchView& branch, int pool, st
 
 void Session::on_verifier(const VerifierAnswer& answer) {
   if (stage_ != Stage::kLogin) return;
-  core_.on_verifier(answer, now());
+  core_->on_verifier(answer, now());
   run_actions();
 }
 
 void Session::on_new_view() {
   if (stage_ != Stage::kLogin) return;
-  core_.on_snapshot(now());
+  core_->on_snapshot(now());
   run_actions();
 }
 
 void Session::on_cancel_served() {
   if (stage_ != Stage::kLogin) return;
-  core_.on_cancel_served(now());
+  core_->on_cancel_served(now());
   run_actions();
 }
 
 void Session::drop_before_login() {
-  if (stage_ == Stage::kLogin) begin_close(EndReason::kRefused);
+  if (stage_ != Stage::kLogin) return;
+  refusal_ = std::make_unique<routing::Refusal>(routing::router_full(worker_.max_connections()));
+  refusal_->log_detail = "too many connections that have not logged in: the oldest is dropped";
+  begin_close(EndReason::kRefused);
 }
 
 void Session::on_deadline(Instant at) {
   armed_for_ = {};
   switch (stage_) {
     case Stage::kLogin:
-      core_.on_deadline(at);
+      core_->on_deadline(at);
       run_actions();
       return;
     case Stage::kClientGone:
@@ -154,7 +156,7 @@ void Session::on_deadline(Instant at) {
 
 void Session::update_deadline() {
   if (stage_ != Stage::kLogin) return;
-  const auto deadline = core_.deadline();
+  const auto deadline = core_->deadline();
   if (!deadline) {
     worker_.wheel().disarm(*this);
     armed_for_ = {};
@@ -168,7 +170,7 @@ void Session::update_deadline() {
 
 void Session::run_actions() {
   while (stage_ == Stage::kLogin) {
-    auto action = core_.poll_action();
+    auto action = core_->poll_action();
     if (!action) break;
     perform(*action);
   }
@@ -186,7 +188,7 @@ void Session::perform(Action& action) {
     void operator()(StartClientTls& start) const {
       const auto& context = session.worker_.tls().server;
       if (context == nullptr) {
-        session.core_.on_client_tls_failed("no certificate is configured", session.now());
+        session.core_->on_client_tls_failed("no certificate is configured", session.now());
         return;
       }
       session.client_.tls = protocol::TlsEngine::accept(context);
@@ -198,7 +200,7 @@ void Session::perform(Action& action) {
       if (!session.backend_.socket.open()) return;
       if (session.backend_.write(base::as_bytes(send.bytes), session.worker_.scratch(), session.worker_.pool()) == Side::Write::kError) {
         session.drop_backend();
-        session.core_.on_backend_eof("connection lost while sending", session.now());
+        session.core_->on_backend_eof("connection lost while sending", session.now());
       }
     }
     void operator()(StartBackendTls& start) const { session.perform_backend_tls(start); }
@@ -215,8 +217,7 @@ void Session::drop_backend() {
   reopen_backend_ = false;
   backend_connecting_ = false;
   backend_.socket.close();
-  backend_.tls.reset();
-  backend_.tls_ready = false;
+  backend_.forget_peer();
 }
 
 void Session::perform_connect(const ConnectBackend& connect) {
@@ -233,7 +234,7 @@ void Session::perform_connect(const ConnectBackend& connect) {
   const int error = backend_.socket.connect(worker_.loop(), &connect.address.base, connect.address.size, keepalive, user_timeout);
   if (error != 0) {
     backend_connecting_ = false;
-    core_.on_connect_failed(std::strerror(error), now());
+    core_->on_connect_failed(std::strerror(error), now());
   }
 }
 
@@ -241,7 +242,7 @@ void Session::perform_backend_tls(const StartBackendTls& start) {
   const auto& contexts = worker_.tls().clients;
   const auto found = contexts.find(start.settings.context_key());
   if (found == contexts.end()) {
-    core_.on_backend_tls_failed("backend_tls could not be set up, see the log of the last reload", now());
+    core_->on_backend_tls_failed("backend_tls could not be set up, see the log of the last reload", now());
     return;
   }
   backend_.tls = protocol::TlsEngine::connect(found->second, start.server_name);
@@ -259,7 +260,9 @@ void Session::perform_begin_relay(BeginRelay& relay) {
     worker_.add_cancel_key(*this);
     in_cancel_table_ = true;
   }
-  worker_.log_login(*this, core_, listener_index_);
+  record_ = core_->take_record();
+  core_.reset();
+  worker_.log_login(*this, listener_index_);
   directory_.reset();
   if (client_.tls != nullptr || backend_.tls != nullptr) worker_.note_active(*this);
 
@@ -280,17 +283,20 @@ void Session::perform_begin_relay(BeginRelay& relay) {
     from_client_.observe(base::as_bytes(relay.to_backend));
     written = backend_.write(base::as_bytes(relay.to_backend), worker_.scratch(), worker_.pool());
     if (written == Side::Write::kError) {
-      backend_ended(true);
+      backend_write_failed();
       return;
     }
     if (written == Side::Write::kPending) client_.socket.want_read(false);
   }
   if (worker_.draining()) drain();
+  // Many clients log in and wait: what the login's records needed is worth more to the next one. It comes back by itself.
+  release_tls_buffers();
 }
 
 void Session::perform_finish(Finish& finish) {
-  refusal_ = std::move(finish.refusal);
+  if (finish.refusal) refusal_ = std::make_unique<routing::Refusal>(std::move(*finish.refusal));
   drop_backend();
+  worker_.login_ended(*this);
   linger(finish.reason);
 }
 
@@ -333,11 +339,11 @@ void Session::on_writable(Socket& socket) {
     const int error = socket.connect_error();
     if (error != 0) {
       drop_backend();
-      core_.on_connect_failed(std::strerror(error), now());
+      core_->on_connect_failed(std::strerror(error), now());
     } else {
       socket.want_write(false);
       socket.want_read(true);
-      core_.on_connected(now());
+      core_->on_connected(now());
     }
     run_actions();
     return;
@@ -347,22 +353,29 @@ void Session::on_writable(Socket& socket) {
   if (written == Side::Write::kError) {
     if (stage_ == Stage::kLingering) {
       begin_close(end_reason_);
+    } else if (stage_ == Stage::kLogin && is_client) {
+      begin_close(EndReason::kClientError);
     } else if (stage_ == Stage::kLogin) {
-      begin_close(is_client ? EndReason::kClientError : EndReason::kBackendError);
+      drop_backend();
+      core_->on_backend_eof("connection lost while sending", now());
+      run_actions();
     } else if (is_client) {
       client_ended(true);
     } else {
-      backend_ended(true);
+      backend_write_failed();
     }
     return;
   }
   if (stage_ == Stage::kLingering) {
-    client_.socket.shutdown_write();
-    client_.socket.want_read(true);
+    linger(end_reason_);   // the last words are out: FIN, and a moment for the client
   } else if (stage_ == Stage::kClientGone && !is_client) {
     backend_.say_goodbye(worker_.scratch(), worker_.pool());
     if (!backend_.pending()) backend_.socket.shutdown_write();
   } else if (stage_ != Stage::kLogin) {
+    if (draining_ && stage_ == Stage::kRelay && idle()) {
+      end_at_boundary();
+      return;
+    }
     // The one side has caught up: the other may be read again.
     Side& source = is_client ? backend_ : client_;
     if (source.socket.open()) source.socket.want_read(true);
@@ -378,15 +391,17 @@ void Session::client_login_readable() {
       client_handshake({worker_.scratch().read, io.bytes});
       run_actions();
     } else if (io.eof || io.error != 0) {
-      core_.on_client_eof(now());
+      core_->on_client_eof(now());
       run_actions();
     }
     return;
   }
+  // A direct-TLS client's first read is its ClientHello, and costs a signature.
+  if (client_.tls == nullptr && core_->phase_name() == "negotiating" && !worker_.take_handshake_turn()) return;
   const auto read = client_.read(worker_.scratch(), worker_.pool());
   if (read.blocked) return;
   if (!read.plain.empty()) {
-    core_.on_client_bytes(read.plain, now());
+    core_->on_client_bytes(read.plain, now());
     run_actions();
   }
   if (stage_ != Stage::kLogin) {
@@ -395,9 +410,9 @@ void Session::client_login_readable() {
     return;
   }
   if (read.failed) {
-    core_.on_client_error(now());
+    core_->on_client_error(now());
   } else if (read.eof) {
-    core_.on_client_eof(now());
+    core_->on_client_eof(now());
   }
   run_actions();
 }
@@ -407,24 +422,26 @@ void Session::client_handshake(base::Bytes encrypted) {
   protocol::TlsOutput output{scratch.wire, 0};
   const auto status = client_.tls->handshake(encrypted, output);
   if (output.size > 0 && client_.write_wire(output.filled(), worker_.pool()) == Side::Write::kError) {
-    core_.on_client_error(now());
+    core_->on_client_error(now());
     return;
   }
   if (status == protocol::TlsEngine::Status::kNeedInput) return;
   if (status != protocol::TlsEngine::Status::kOk) {
     worker_.count_handshake("");
-    core_.on_client_tls_failed(client_.tls->failure(), now());
+    core_->on_client_tls_failed(client_.tls->failure(), now());
     return;
   }
   client_.tls_ready = true;
   client_tls_version_ = client_.tls->version();
   worker_.count_handshake(client_tls_version_);
-  core_.on_client_tls({client_tls_version_, client_.tls->endpoint_hash(), client_.tls->alpn_postgresql()}, now());
+  core_->on_client_tls({client_tls_version_, client_.tls->endpoint_hash(), client_.tls->alpn_postgresql()}, now());
   // The startup packet often rides behind the client's Finished.
   protocol::TlsOutput more{scratch.wire, 0};
   const auto read = client_.tls->read({}, scratch.plain, more);
   if (more.size > 0) (void)client_.write_wire(more.filled(), worker_.pool());
-  if (read.bytes > 0) core_.on_client_bytes({scratch.plain, read.bytes}, now());
+  if (read.bytes > 0) core_->on_client_bytes({scratch.plain, read.bytes}, now());
+  if (read.status == protocol::TlsEngine::Status::kClosed) core_->on_client_eof(now());
+  if (read.status == protocol::TlsEngine::Status::kFailed) core_->on_client_error(now());
 }
 
 void Session::backend_login_readable() {
@@ -435,7 +452,7 @@ void Session::backend_login_readable() {
       backend_handshake({worker_.scratch().read, io.bytes});
     } else if (io.eof || io.error != 0) {
       drop_backend();
-      core_.on_backend_eof(io.eof ? "connection closed in the TLS handshake" : std::strerror(io.error), now());
+      core_->on_backend_eof(io.eof ? "connection closed in the TLS handshake" : std::strerror(io.error), now());
     }
     run_actions();
     return;
@@ -443,7 +460,7 @@ void Session::backend_login_readable() {
   const auto read = backend_.read(worker_.scratch(), worker_.pool());
   if (read.blocked) return;
   if (!read.plain.empty()) {
-    core_.on_backend_bytes(read.plain, now());
+    core_->on_backend_bytes(read.plain, now());
     run_actions();
   }
   if (!read.eof && !read.failed) return;
@@ -451,7 +468,7 @@ void Session::backend_login_readable() {
     backend_ended(read.failed);
   } else if (stage_ == Stage::kLogin && backend_.socket.open()) {
     drop_backend();
-    core_.on_backend_eof(read.eof ? "connection closed during the login" : std::strerror(read.error), now());
+    core_->on_backend_eof(read.eof ? "connection closed during the login" : std::strerror(read.error), now());
     run_actions();
   }
 }
@@ -462,11 +479,11 @@ void Session::backend_handshake(base::Bytes encrypted) {
   if (output.size > 0) (void)backend_.write_wire(output.filled(), worker_.pool());
   if (status == protocol::TlsEngine::Status::kNeedInput) return;
   if (status != protocol::TlsEngine::Status::kOk) {
-    core_.on_backend_tls_failed(backend_.tls->failure(), now());
+    core_->on_backend_tls_failed(backend_.tls->failure(), now());
     return;
   }
   backend_.tls_ready = true;
-  core_.on_backend_tls(backend_.tls->endpoint_hash(), now());
+  core_->on_backend_tls(backend_.tls->endpoint_hash(), now());
 }
 
 void Session::on_closed(Socket& socket) {

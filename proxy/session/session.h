@@ -45,18 +45,21 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   void stop(EndReason reason);
   /// Quiet for a while: TLS buffers go back. Returns false when there was traffic since the last call.
   bool release_if_quiet();
+  void release_tls_buffers();
   void drop_before_login();
 
   std::uint64_t id() const { return id_; }
-  std::string_view waiting_for_branch() const { return core_.waiting_for_branch(); }
+  std::string_view waiting_for_branch() const { return core_ == nullptr ? std::string_view{} : core_->waiting_for_branch(); }
   SessionRow row(base::Instant now) const;
 
   // For the cancel table and the dial that follows.
   const protocol::BackendKey& backend_key() const { return backend_key_; }
   const std::string& client_secret() const { return client_secret_; }
-  const SessionIdentity& identity() const { return core_.identity(); }
+  const SessionRecord& record() const { return core_ == nullptr ? record_ : core_->record(); }
+  const SessionIdentity& identity() const { return record().identity; }
+  const routing::SocketAddress& client_address() const { return record().proxied_source ? *record().proxied_source : peer_; }
   /// The client's address (behind a PROXY header the true one), IPv4-mapped.
-  void source_ip(std::uint8_t (&out)[16]) const { (core_.proxied_source() ? *core_.proxied_source() : peer_).mapped_ip(out); }
+  void source_ip(std::uint8_t (&out)[16]) const { client_address().mapped_ip(out); }
 
   /// In the worker's list of TLS sessions that had traffic lately.
   bool listed_as_active = false;
@@ -100,6 +103,7 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   // Relay: session_relay.cc
   void relay(Side& from, Side& to, protocol::MessageScanner& scanner, std::uint64_t& bytes, metrics::Counter* counter);
   void client_ended(bool by_error);
+  void backend_write_failed();
   void backend_ended(bool by_error);
   void end_at_boundary();
   bool idle() const;
@@ -118,10 +122,11 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   ListenerContext listener_;
   std::uint64_t id_;
   routing::SocketAddress peer_;
-  SessionCore core_;
+  std::unique_ptr<SessionCore> core_;                      // until the relay begins
+  SessionRecord record_;                                   // from then on
   std::shared_ptr<metrics::BranchBlock> block_;            // of the branch the session is counted in
   metrics::BranchSlot* slot_ = nullptr;                    // this worker's part of it
-  metrics::BranchSlot* hold_slot_ = nullptr;
+  std::shared_ptr<metrics::BranchBlock> hold_block_;       // of the hold under way: a reload may have made another than block_
   metrics::Counter* relayed_from_client_ = nullptr;
   metrics::Counter* relayed_to_client_ = nullptr;
   std::uint64_t bytes_from_client_ = 0;
@@ -132,7 +137,7 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   protocol::MessageScanner from_backend_{protocol::MessageScanner::Direction::kFromBackend};
   protocol::BackendKey backend_key_;
   std::string client_secret_;
-  std::optional<routing::Refusal> refusal_;
+  std::unique_ptr<routing::Refusal> refusal_;
   base::Instant armed_for_{};
   std::uint32_t lingered_bytes_ = 0;
   int destination_ = -1;                                   // index of the counted destination, -1: none

@@ -25,6 +25,16 @@ bool starts_with_no_case(std::string_view text, std::string_view prefix) {
 
 constexpr std::string_view kOptionPrefix = "pointsman.";
 
+bool same_topology(const routing::BranchView& before, const routing::BranchView* after) {
+  if (after == nullptr || before.config != after->config || before.primary != after->primary || before.timeline != after->timeline ||
+      before.settled != after->settled || before.members.size() != after->members.size()) {
+    return false;
+  }
+  return std::equal(before.members.begin(), before.members.end(), after->members.begin(), [](const auto& a, const auto& b) {
+    return a.role == b.role && (a.state == routing::MemberState::kDown) == (b.state == routing::MemberState::kDown) && a.address == b.address;
+  });
+}
+
 /// `replication` as PostgreSQL reads it (ProcessStartupPacket): "database" or a boolean (parse_bool accepts unique prefixes).
 std::optional<bool> parse_replication(std::string_view value) {
   std::string lower(value);
@@ -58,7 +68,7 @@ std::string_view to_word(EndReason reason) {
 SessionCore::SessionCore(CoreServices& services, const ListenerContext& listener, const std::uint8_t (&client_ip)[16], Instant now)
     : services_(services), listener_(listener) {
   std::memcpy(client_ip_, client_ip, sizeof client_ip_);
-  times_.accepted = now;
+  record_.times.accepted = now;
   login_deadline_ = now + services.config().limits.startup_timeout;
   if (listener.config->proxy_protocol) {
     phase_ = ProxyHeader{};
@@ -140,9 +150,7 @@ SessionCore::Next SessionCore::refuse(Refusal refusal) {
   fields.message = refusal.message;
   fields.detail = refusal.detail;
   fields.hint = refusal.hint;
-  // Whoever may not log in hears the same word: which of the reasons it was stands in the log (T18).
-  const bool authentication = refusal.sqlstate == "28P01";
-  fields.routine = routing::to_word(authentication ? routing::Reason::kAuthFailed : refusal.reason);
+  fields.routine = routing::client_word(refusal);
   protocol::append_error_response(bytes, fields);
   send_client(std::move(bytes));
   actions_.push_back(Finish{EndReason::kRefused, std::move(refusal)});
@@ -191,7 +199,7 @@ std::string_view SessionCore::phase_name() const {
 }
 
 std::string_view SessionCore::waiting_for_branch() const {
-  return std::holds_alternative<Holding>(phase_) ? std::string_view(identity_.branch) : std::string_view{};
+  return std::holds_alternative<Holding>(phase_) ? std::string_view(record_.identity.branch) : std::string_view{};
 }
 
 std::optional<Instant> SessionCore::deadline() const {
@@ -205,7 +213,7 @@ std::optional<Instant> SessionCore::deadline() const {
   } else if (const auto* negotiating = std::get_if<BackendNegotiating>(&phase_)) {
     at = std::min(at, negotiating->login->candidate_deadline);
   } else if (const auto* login = std::get_if<BackendLogin>(&phase_)) {
-    if (!login->login->passthrough) at = std::min(at, login->login->candidate_deadline);
+    if (!login->login->passthrough && !login->rechecking) at = std::min(at, login->login->candidate_deadline);
   }
   return at;
 }
@@ -227,7 +235,7 @@ void SessionCore::on_client_tls(const ClientTlsInfo& info, Instant now) {
   if (phase == nullptr) return;
   const bool direct = phase->direct;
   client_tls_ = info;
-  times_.tls_done = now;
+  record_.times.tls_done = now;
   enter(AwaitingStartup{});
   if (direct && !info.alpn_postgresql) {
     apply(refuse(routing::protocol_violation("direct TLS connection without ALPN protocol \"postgresql\"")), now);
@@ -260,7 +268,10 @@ void SessionCore::on_verifier(const VerifierAnswer& answer, Instant now) {
 }
 
 void SessionCore::on_snapshot(Instant now) {
-  if (!std::holds_alternative<Holding>(phase_)) return;
+  const auto* holding = std::get_if<Holding>(&phase_);
+  if (holding == nullptr) return;
+  // In a pause after failed dials only another topology is news: each probe publishes a view, and a server that comes up must not be drowned.
+  if (now < holding->retry_at && same_topology(*holding->login->view, services_.branch(record_.identity.branch).get())) return;
   auto login = take_login();
   login->excluded.clear();
   apply(route(std::move(login), now), now);
@@ -292,7 +303,7 @@ void SessionCore::on_deadline(Instant now) {
              negotiating != nullptr && now >= negotiating->login->candidate_deadline) {
     apply(candidate_failed(take_login(), "no answer to the TLS request in time", true, now), now);
   } else if (const auto* login = std::get_if<BackendLogin>(&phase_);
-             login != nullptr && !login->login->passthrough && now >= login->login->candidate_deadline) {
+             login != nullptr && !login->login->passthrough && !login->rechecking && now >= login->login->candidate_deadline) {
     apply(candidate_failed(take_login(), "login not finished in time", true, now), now);
   }
 }
@@ -310,7 +321,7 @@ SessionCore::Next SessionCore::login_timed_out() {
   auto login = take_login();
   if (login != nullptr && !login->server_error.empty()) return pass_on(std::move(login->server_error));
   std::string detail = login == nullptr ? std::string() : login->last_failure;
-  Refusal refusal = routing::backend_unreachable(identity_.branch, "The login did not finish within limits.startup_timeout.", std::move(detail));
+  Refusal refusal = routing::backend_unreachable(record_.identity.branch, "The login did not finish within limits.startup_timeout.", std::move(detail));
   refusal.reason = routing::Reason::kTimeout;
   return refuse(std::move(refusal));
 }
@@ -350,7 +361,7 @@ SessionCore::Next SessionCore::step_proxy_header() {
       source.size = sizeof source.v4;
     }
     source.mapped_ip(client_ip_);
-    proxied_source_ = source;
+    record_.proxied_source = source;
   }
   consume(from_client_, header.consumed);
   return Negotiating{};
@@ -434,26 +445,29 @@ SessionCore::Next SessionCore::refuse_startup(const protocol::StartupRejected& r
 // ---- the startup packet ---------------------------------------------------------------------------------------------
 
 SessionCore::Next SessionCore::accept_startup(protocol::StartupMessage startup, Instant now) {
-  times_.startup_done = now;
+  record_.times.startup_done = now;
   auto login = std::make_unique<Login>();
   login->startup = std::move(startup);
-  identity_.user = *login->startup.find("user");
+  record_.identity.user = *login->startup.find("user");
   if (services_.draining()) return refuse(routing::draining());
-  auto parsed = routing::parse_user_name(identity_.user, listener_.config->fixed);
+  auto parsed = routing::parse_user_name(record_.identity.user, listener_.config->fixed);
   if (auto* refusal = std::get_if<Refusal>(&parsed)) return refuse(std::move(*refusal));
   login->name = std::move(std::get<routing::UserName>(parsed));
   if (auto refusal = read_parameters(*login)) return refuse(std::move(*refusal));
 
   login->view = services_.branch(login->name.branch);
   if (login->view == nullptr && !services_.config().hide_unknown_branches) {
-    return refuse(routing::unknown_branch_refusal(login->name));
+    return refuse(routing::unknown_branch_refusal(login->name, !listener_.config->fixed.branch.empty()));
   }
   if (login->view != nullptr) {
-    identity_.branch = login->name.branch;
-    identity_.target = std::string(routing::to_text(login->name.target));
-    identity_.view = login->view;
-    if (auto refusal = judge_startup(*login)) return refuse(std::move(*refusal));
+    record_.identity.branch = login->name.branch;
+    record_.identity.target = std::string(routing::to_text(login->name.target));
+    record_.identity.view = login->view;
     login->passthrough = login->view->config->auth.method == routing::AuthMethod::kPassthrough;
+    if (auto refusal = judge_startup(*login)) {
+      if (!services_.config().hide_unknown_branches || login->passthrough) return refuse(std::move(*refusal));
+      login->refused_after_proof = std::move(refusal);   // before it, a known branch would differ from an unknown one
+    }
   }
   login->minor = std::min<std::uint32_t>(login->startup.minor, protocol::kNewestProtocolMinor);
   if (login->startup.minor > protocol::kNewestProtocolMinor || !login->startup.protocol_options.empty()) {
@@ -496,9 +510,9 @@ std::optional<Refusal> SessionCore::read_parameters(Login& login) {
       if (!replication) return routing::bad_replication_value(parameter.value);
       login.replication = *replication;
     } else if (parameter.name == "database") {
-      identity_.database = parameter.value;
+      record_.identity.database = parameter.value;
     } else if (parameter.name == "application_name") {
-      identity_.application = parameter.value;
+      record_.identity.application = parameter.value;
     }
     login.backend_parameters.push_back(parameter);
   }
@@ -592,7 +606,8 @@ SessionCore::Next SessionCore::sasl_message(ClientAuth& phase, const protocol::M
     case Outcome::kSuccess: {
       login.keys = phase.scram->login_keys();
       login.server_final = phase.scram->message();
-      times_.auth_done = now;
+      record_.times.auth_done = now;
+      if (login.refused_after_proof) return refuse(std::move(*login.refused_after_proof));
       return route(std::move(phase.login), now);
     }
     case Outcome::kWrongPassword: return wrong_password(login, now);

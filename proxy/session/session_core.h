@@ -156,6 +156,14 @@ struct LoginTimes {
   base::Duration held{0};
 };
 
+/// Everything about a session that outlives its login. The core gives it away when it is done.
+struct SessionRecord {
+  SessionIdentity identity;
+  LoginTimes times;
+  /// Set when a PROXY header named the client; it then replaces the peer's address.
+  std::optional<routing::SocketAddress> proxied_source;
+};
+
 class SessionCore {
  public:
   /// `client_ip` is the client's address, IPv4-mapped; a PROXY header replaces it.
@@ -193,10 +201,9 @@ class SessionCore {
   bool relaying() const { return std::holds_alternative<Relaying>(phase_); }
   bool closed() const { return std::holds_alternative<Closed>(phase_); }
 
-  const SessionIdentity& identity() const { return identity_; }
-  const LoginTimes& times() const { return times_; }
-  /// True when a PROXY header named the client; address and port then replace the peer's.
-  const std::optional<routing::SocketAddress>& proxied_source() const { return proxied_source_; }
+  const SessionRecord& record() const { return record_; }
+  /// Requires: relaying. The core is of no use afterwards.
+  SessionRecord take_record() { return std::move(record_); }
 
  private:
   struct Login;   // what a login knows between the startup packet and the relay
@@ -273,7 +280,8 @@ class SessionCore {
 
   // Routing, holding and the backend's login: session_login.cc.
   Next route(std::unique_ptr<Login> login, base::Instant now);
-  Next hold(std::unique_ptr<Login> login, routing::Refusal last, base::Instant retry_at, base::Instant now);
+  Next hold(std::unique_ptr<Login> login, routing::Refusal last, base::Instant retry_at, base::Instant now,
+            std::optional<base::Duration> wait = std::nullopt);
   Next hold_timed_out(Holding& phase, base::Instant now);
   Next hold_expired(Login& login, const routing::Refusal& last, base::Instant now);
   /// The present candidate failed: the next one, or a held retry.
@@ -306,10 +314,8 @@ class SessionCore {
   std::vector<Action> actions_;
   std::size_t next_action_ = 0;
   base::Instant login_deadline_{};
-  SessionIdentity identity_;
-  LoginTimes times_;
+  SessionRecord record_;
   std::optional<ClientTlsInfo> client_tls_;
-  std::optional<routing::SocketAddress> proxied_source_;
 };
 
 }  // namespace pointsman::proxy

@@ -13,13 +13,23 @@ namespace pointsman::proxy {
 using base::Instant;
 using routing::Refusal;
 
+namespace {
+
+/// Members are named to those who have proved themselves; a passthrough client has not.
+void hide_topology(Refusal& refusal) {
+  refusal.log_detail += refusal.detail;
+  refusal.detail.clear();
+}
+
+}  // namespace
+
 // ---- routing and holding --------------------------------------------------------------------------------------------
 
 SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) {
   auto view = services_.branch(login->name.branch);
   if (view == nullptr) return refuse(routing::unknown_branch_refusal(login->name));   // gone by a reload
   login->view = view;
-  identity_.view = view;
+  record_.identity.view = view;
 
   routing::RouteRequest request;
   request.mode = listener_.config->mode;
@@ -45,12 +55,12 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
   auto result = routing::choose(*view, request);
   if (auto* decision = std::get_if<routing::Decision>(&result)) {
     if (login->hold_begun) {
-      times_.held = now - login->hold_started;
+      record_.times.held = now - login->hold_started;
       if (login->held_for_topology) decision->reason = routing::Reason::kHeld;
     }
-    times_.routed = now;
-    identity_.decision = *decision;
-    identity_.destination = routing::destination_name(*view, *decision);
+    record_.times.routed = now;
+    record_.identity.decision = *decision;
+    record_.identity.destination = routing::destination_name(*view, *decision);
     login->candidate_deadline = now + kCandidateTimeout;
     from_backend_.clear();
     actions_.push_back(ConnectBackend{decision->address});
@@ -67,18 +77,23 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
   }
   if (auto* not_now = std::get_if<routing::NotNow>(&result)) {
     login->held_for_topology = login->held_for_topology || view->settled;
-    return hold(std::move(login), std::move(not_now->refusal), Instant{}, now);
+    if (login->passthrough) hide_topology(not_now->refusal);
+    return hold(std::move(login), std::move(not_now->refusal), Instant{}, now, not_now->wait);
   }
-  return refuse(std::move(std::get<Refusal>(result)));
+  auto refusal = std::move(std::get<Refusal>(result));
+  if (login->passthrough) hide_topology(refusal);
+  return refuse(std::move(refusal));
 }
 
-SessionCore::Next SessionCore::hold(std::unique_ptr<Login> login, Refusal last, Instant retry_at, Instant now) {
+SessionCore::Next SessionCore::hold(std::unique_ptr<Login> login, Refusal last, Instant retry_at, Instant now,
+                                    std::optional<base::Duration> wait) {
   if (services_.draining()) return refuse(routing::draining());
   if (!login->hold_begun) {
     login->hold_begun = true;
     login->hold_started = now;
-    login->hold_deadline = now + login->view->config->failover.hold_timeout;
-    login_deadline_ = std::max(login_deadline_, login->hold_deadline + kLoginAfterHold);
+    login->waits_by_own_wish = wait.has_value();
+    login->hold_deadline = now + wait.value_or(login->view->config->failover.hold_timeout);
+    if (!wait) login_deadline_ = std::max(login_deadline_, login->hold_deadline + kLoginAfterHold);
   }
   if (now >= login->hold_deadline) return hold_expired(*login, last, now);
   if (!std::holds_alternative<Holding>(phase_)) {
@@ -92,17 +107,18 @@ SessionCore::Next SessionCore::hold_timed_out(Holding& phase, Instant now) {
 }
 
 SessionCore::Next SessionCore::hold_expired(Login& login, const Refusal& last, Instant now) {
-  times_.held = now - login.hold_started;
+  record_.times.held = now - login.hold_started;
   // A server that said 57P03 all the while explains itself better than we can.
   if (!login.server_error.empty()) return pass_on(std::move(login.server_error));
+  if (login.waits_by_own_wish) return refuse(last);   // its own word says more than that the time is up
   return refuse(routing::hold_expired(last, now - login.hold_started));
 }
 
 SessionCore::Next SessionCore::candidate_failed(std::unique_ptr<Login> login, std::string_view why, bool report, Instant now) {
   actions_.push_back(DropBackend{});
   from_backend_.clear();
-  const auto& decision = *identity_.decision;
-  login->last_failure = identity_.destination + ": " + std::string(why);
+  const auto& decision = *record_.identity.decision;
+  login->last_failure = record_.identity.destination + ": " + std::string(why);
   if (report) actions_.push_back(ReportDialFailure{login->name.branch, decision.member});
   login->excluded.push_back(decision.member >= 0 ? decision.member : decision.endpoint);
   return route(std::move(login), now);
@@ -119,7 +135,7 @@ SessionCore::Next SessionCore::pass_on(std::string error_response) {
 void SessionCore::on_connected(Instant now) {
   if (!std::holds_alternative<Connecting>(phase_)) return;
   auto login = take_login();
-  const auto& settings = routing::tls_for(*login->view->config, *identity_.decision);
+  const auto& settings = routing::tls_for(*login->view->config, *record_.identity.decision);
   if (settings.mode == routing::TlsMode::kDisable) {
     apply(begin_login(std::move(login), {}), now);
     return;
@@ -135,6 +151,7 @@ void SessionCore::on_connect_failed(std::string_view why, Instant now) {
 
 void SessionCore::on_backend_bytes(base::Bytes bytes, Instant now) {
   if (!std::holds_alternative<BackendNegotiating>(phase_) && !std::holds_alternative<BackendLogin>(phase_)) return;
+  if (const auto* login = std::get_if<BackendLogin>(&phase_); login != nullptr && login->rechecking) return;   // it has said no already
   from_backend_.append(base::as_text(bytes));
   run(now);
 }
@@ -147,15 +164,15 @@ void SessionCore::on_backend_tls(std::string_view endpoint_hash, Instant now) {
 void SessionCore::on_backend_tls_failed(std::string_view why, Instant now) {
   if (!std::holds_alternative<BackendNegotiating>(phase_)) return;
   // A certificate that does not fit will not fit better in a second: the operator has to act.
-  apply(refuse(routing::backend_fault(identity_.branch, identity_.destination + ": TLS: " + std::string(why))), now);
+  apply(refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": TLS: " + std::string(why))), now);
 }
 
 void SessionCore::on_backend_eof(std::string_view why, Instant now) {
   if (auto* login = std::get_if<BackendLogin>(&phase_)) {
     if (login->rechecking) return;   // the backend has said no already
-    if (login->login->passthrough && login->client_may_answer) {
-      apply(refuse(routing::backend_unreachable(identity_.branch, "The server closed the connection during the login.",
-                                                identity_.destination + ": " + std::string(why))), now);
+    if (login->login->passthrough && !login->offered.empty()) {   // the client has seen the server's request: there is no second try
+      apply(refuse(routing::backend_unreachable(record_.identity.branch, "The server closed the connection during the login.",
+                                                record_.identity.destination + ": " + std::string(why))), now);
       return;
     }
     apply(candidate_failed(take_login(), why, true, now), now);
@@ -173,12 +190,12 @@ SessionCore::Next SessionCore::step_backend_negotiating(BackendNegotiating& phas
     const char* what = answer == 'N' ? "the server does not offer TLS, backend_tls requires it"
                        : answer == 'S' ? "unencrypted bytes behind the answer to SSLRequest"
                                        : "no lawful answer to SSLRequest";
-    return refuse(routing::backend_fault(identity_.branch, identity_.destination + ": " + what));
+    return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": " + what));
   }
   from_backend_.clear();
   phase.tls_started = true;
-  const auto& settings = routing::tls_for(*phase.login->view->config, *identity_.decision);
-  actions_.push_back(StartBackendTls{settings, routing::server_name_for(*phase.login->view, *identity_.decision)});
+  const auto& settings = routing::tls_for(*phase.login->view->config, *record_.identity.decision);
+  actions_.push_back(StartBackendTls{settings, routing::server_name_for(*phase.login->view, *record_.identity.decision)});
   return {};
 }
 
@@ -199,7 +216,7 @@ SessionCore::Next SessionCore::step_backend_login(BackendLogin& phase, Instant n
     const auto frame = protocol::next_message(base::as_bytes(from_backend_), protocol::kMaxBackendLoginMessage);
     if (frame.status == protocol::FrameStatus::kNeedMore) return {};
     if (frame.status == protocol::FrameStatus::kBadLength) {
-      return refuse(routing::backend_fault(identity_.branch, identity_.destination + ": message of impossible length during the login"));
+      return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": message of impossible length during the login"));
     }
     Next next = backend_login_message(phase, frame.message, now);
     if (next) return next;
@@ -219,23 +236,23 @@ SessionCore::Next SessionCore::backend_login_message(BackendLogin& phase, const 
       break;
     case 'K':
       if (!phase.accepted || !protocol::parse_backend_key_data(message.body, phase.key)) {
-        return refuse(routing::backend_fault(identity_.branch, identity_.destination + ": invalid BackendKeyData"));
+        return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": invalid BackendKeyData"));
       }
       phase.client_secret.resize(phase.login->minor >= 2 ? protocol::kLongCancelSecret : protocol::kShortCancelSecret);
       services_.random_bytes({reinterpret_cast<base::Byte*>(phase.client_secret.data()), phase.client_secret.size()});
       protocol::append_backend_key_data(phase.greeting, phase.key.pid, phase.client_secret);
       break;
     case 'Z':
-      if (!phase.accepted) return refuse(routing::backend_fault(identity_.branch, identity_.destination + ": ReadyForQuery before the login"));
+      if (!phase.accepted) return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": ReadyForQuery before the login"));
       if (phase.login->options.explain) append_explanation(*phase.login, phase.greeting);
       phase.greeting.append(raw());
       consume(from_backend_, message.total);
       return complete_login(phase, now);
     default:
-      return refuse(routing::backend_fault(identity_.branch, identity_.destination + ": unexpected message during the login"));
+      return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": unexpected message during the login"));
   }
   if (phase.greeting.size() > kMaxGreeting) {
-    return refuse(routing::backend_fault(identity_.branch, identity_.destination + ": endless greeting"));
+    return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": endless greeting"));
   }
   return {};
 }
@@ -243,7 +260,7 @@ SessionCore::Next SessionCore::backend_login_message(BackendLogin& phase, const 
 SessionCore::Next SessionCore::backend_authentication(BackendLogin& phase, const protocol::MessageView& message, Instant) {
   const auto request = protocol::parse_authentication(message.body);
   const auto fault = [this](std::string_view what) {
-    return refuse(routing::backend_fault(identity_.branch, identity_.destination + ": " + std::string(what)));
+    return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": " + std::string(what)));
   };
   Login& login = *phase.login;
   if (phase.accepted) return fault("authentication request after AuthenticationOk");
@@ -313,13 +330,13 @@ SessionCore::Next SessionCore::backend_error(BackendLogin& phase, const protocol
   const bool exchange_begun = login.passthrough && !phase.offered.empty();
   // A replica without a free slot may have a sibling with one; the primary has none.
   const bool try_another = error.sqlstate == "57P03" ||
-                           (error.sqlstate == "53300" && identity_.decision->route == routing::RouteClass::kReplica && !phase.accepted);
+                           (error.sqlstate == "53300" && record_.identity.decision->route == routing::RouteClass::kReplica && !phase.accepted);
   if (try_another && !exchange_begun) {
     login.server_error = std::move(raw);
     const std::string why = "server said " + std::string(error.sqlstate);
     return candidate_failed(std::move(phase.login), why, error.sqlstate == "57P03", now);
   }
-  const bool pooled = identity_.decision->route == routing::RouteClass::kPool || identity_.decision->route == routing::RouteClass::kLocalPool;
+  const bool pooled = record_.identity.decision->route == routing::RouteClass::kPool || record_.identity.decision->route == routing::RouteClass::kLocalPool;
   // PgBouncer says 08P01 where PostgreSQL says 28P01; in the midst of SCRAM it can mean nothing else.
   const bool wrong_key = error.sqlstate == "28P01" || (pooled && phase.scram != nullptr && error.sqlstate == "08P01");
   if (!login.passthrough && !phase.accepted && (wrong_key || error.sqlstate.substr(0, 2) == "28")) {
@@ -340,13 +357,14 @@ SessionCore::Next SessionCore::recheck_done(BackendLogin& phase, const VerifierA
   const bool unchanged = answer.kind == VerifierAnswer::Kind::kFound &&
                          std::equal(answer.verifier->stored_key.span().begin(), answer.verifier->stored_key.span().end(),
                                     login.keys->stored_key.span().begin());
-  if (unchanged && identity_.decision->route == routing::RouteClass::kReplica) {
+  if (unchanged && record_.identity.decision->route == routing::RouteClass::kReplica) {
     return candidate_failed(std::move(phase.login), "the role's password is not replayed there yet", false, now);
   }
-  if (identity_.decision->route == routing::RouteClass::kPrimary) return pass_on(std::move(phase.refusal_bytes));
+  const bool unknown_still = answer.kind == VerifierAnswer::Kind::kUnavailable || answer.kind == VerifierAnswer::Kind::kThrottled;
+  if (unknown_still || record_.identity.decision->route == routing::RouteClass::kPrimary) return pass_on(std::move(phase.refusal_bytes));
   if (answer.kind == VerifierAnswer::Kind::kFound && !unchanged) return refuse(routing::auth_failed(login.name.role, "the password has been changed"));
   // The client has proved itself, the pool does not know the role with this password: its credentials are the operator's affair.
-  return refuse(routing::backend_fault(login.name.branch, identity_.destination + ": the role is unknown there or has another password"));
+  return refuse(routing::backend_fault(login.name.branch, record_.identity.destination + ": the role is unknown there or has another password"));
 }
 
 /// Passthrough: the client's next SASL frame, checked, goes to the backend.
@@ -373,11 +391,11 @@ SessionCore::Next SessionCore::passthrough_answer(BackendLogin& phase) {
 }
 
 void SessionCore::append_explanation(const Login& login, std::string& out) const {
-  const auto& decision = *identity_.decision;
+  const auto& decision = *record_.identity.decision;
   protocol::ErrorFields fields;
   fields.severity = "NOTICE";
   fields.sqlstate = "00000";
-  const std::string message = "pointsman: connected to " + identity_.destination + " (" + std::string(routing::to_word(decision.reason)) + ")";
+  const std::string message = "pointsman: connected to " + record_.identity.destination + " (" + std::string(routing::to_word(decision.reason)) + ")";
   std::string detail;
   if (decision.member >= 0) {
     const auto& member = login.view->members[static_cast<std::size_t>(decision.member)];
@@ -407,7 +425,7 @@ SessionCore::Next SessionCore::complete_login(BackendLogin& phase, Instant now) 
   relay.backend_key = std::move(phase.key);
   relay.client_secret = std::move(phase.client_secret);
   std::string().swap(from_backend_);
-  times_.ready = now;
+  record_.times.ready = now;
   actions_.push_back(std::move(relay));
   return Relaying{};
 }

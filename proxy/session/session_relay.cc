@@ -47,7 +47,7 @@ void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std
           if (&to == &client_) {
             client_ended(true);
           } else {
-            backend_ended(true);
+            backend_write_failed();
           }
           return;
         }
@@ -75,9 +75,14 @@ void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std
   }
 }
 
+namespace {
+/// Extended-protocol messages behind the last Sync: the backend works, or is within an implicit transaction, though no ReadyForQuery is owed.
+bool awaits_sync(char tag) { return tag == 'P' || tag == 'B' || tag == 'E' || tag == 'D' || tag == 'C' || tag == 'H'; }
+}  // namespace
+
 bool Session::idle() const {
   const char status = from_backend_.transaction_status();
-  return from_client_.at_boundary() && from_backend_.at_boundary() && from_client_.ready_count() == from_backend_.ready_count() &&
+  return !awaits_sync(from_client_.last_tag()) && from_client_.at_boundary() && from_backend_.at_boundary() && from_client_.ready_count() == from_backend_.ready_count() &&
          (status == 'I' || status == 0) && !client_.pending() && !backend_.pending();
 }
 
@@ -109,6 +114,13 @@ void Session::client_ended(bool by_error) {
   worker_.wheel().arm(*this, now() + (orderly ? kLastFlush : kClientGoneGrace));
 }
 
+/// The backend takes no more bytes: what it said before that, a FATAL mostly, still goes to the client.
+void Session::backend_write_failed() {
+  if (stage_ == Stage::kClosing || stage_ == Stage::kLingering) return;
+  if (!client_.pending() && backend_.socket.open()) relay(backend_, client_, from_backend_, bytes_to_client_, relayed_to_client_);
+  backend_ended(true);   // without effect when the relay saw its end
+}
+
 /// The backend has ended the session: what it sent is flushed to the client, nothing is invented.
 void Session::backend_ended(bool by_error) {
   if (stage_ == Stage::kClosing || stage_ == Stage::kLingering) return;
@@ -123,6 +135,8 @@ void Session::linger(EndReason reason) {
     ended_ = true;
     end_reason_ = reason;
   }
+  if (in_cancel_table_) worker_.remove_cancel_key(*this);   // a dead session's key dials nobody
+  in_cancel_table_ = false;
   if (!client_.socket.open()) {
     begin_close(reason);
     return;
@@ -149,7 +163,7 @@ void Session::linger_readable() {
 
 void Session::drain() {
   if (stage_ == Stage::kLogin) {
-    core_.on_drain(now());
+    core_->on_drain(now());
     run_actions();
   } else if (stage_ == Stage::kRelay) {
     draining_ = true;
@@ -186,9 +200,13 @@ bool Session::release_if_quiet() {
     traffic_ = false;
     return false;
   }
+  release_tls_buffers();
+  return true;
+}
+
+void Session::release_tls_buffers() {
   if (client_.tls != nullptr) client_.tls->release_buffers();
   if (backend_.tls != nullptr) backend_.tls->release_buffers();
-  return true;
 }
 
 // ---- the end --------------------------------------------------------------------------------------------------------
@@ -201,7 +219,7 @@ void Session::begin_close(EndReason reason) {
   }
   const bool was_login = stage_ == Stage::kLogin;
   stage_ = Stage::kClosing;
-  if (was_login) core_.on_client_eof(now());   // leaves a hold, whatever else it says is not heard
+  if (was_login) core_->on_client_eof(now());   // leaves a hold, whatever else it says is not heard
   worker_.wheel().disarm(*this);
   if (in_cancel_table_) worker_.remove_cancel_key(*this);   // before the backend's PID can be another's
   in_cancel_table_ = false;
@@ -219,9 +237,9 @@ void Session::release_memory_when_done() {
 }
 
 void Session::count_decision() {
-  const auto& identity = core_.identity();
-  const auto& decision = *identity.decision;
-  const auto& view = *identity.view;
+  const auto& known = identity();
+  const auto& decision = *known.decision;
+  const auto& view = *known.view;
   count_admission(view);
   if (slot_ == nullptr) {   // a view without counters cannot have led here; a session must not fail for want of them
     slot_ = &worker_.spare_slot();
@@ -253,24 +271,24 @@ void Session::report_end() {
   admitted_ = false;
   if (destination_ >= 0) slot_->active[static_cast<std::size_t>(destination_)].subtract();
   worker_.login_ended(*this);
-  worker_.count_end(*this, core_, listener_index_, slot_, end_reason_, refusal_);
+  worker_.count_end(*this, listener_index_, slot_, end_reason_, refusal_.get());
 
-  const auto& identity = core_.identity();
-  const auto& times = core_.times();
+  const auto& known = identity();
+  const auto& times = record().times;
   // A connection that never said who it is may be a health check: not worth a line at info.
   const bool anonymous = times.startup_done == Instant{} && end_reason_ == EndReason::kClientClosed;
   const LogLevel level = anonymous || end_reason_ == EndReason::kCancelServed ? LogLevel::kDebug : LogLevel::kInfo;
   if (!log_enabled(level)) return;
   std::vector<LogField> fields;
   fields.push_back({"session", std::to_string(worker_.index()) + "-" + std::to_string(id_)});
-  fields.push_back({"client", core_.proxied_source() ? core_.proxied_source()->to_string() : peer_.to_string()});
+  fields.push_back({"client", client_address().to_string()});
   fields.push_back({"listener", std::string(worker_.listener_name(listener_index_))});
-  fields.push_back({"user", identity.user});
-  fields.push_back({"branch", identity.branch});
-  if (!identity.target.empty()) fields.push_back({"target", identity.target});
-  if (identity.decision) {
-    fields.push_back({"member", identity.destination});
-    fields.push_back({"decision", std::string(routing::to_word(identity.decision->reason))});
+  fields.push_back({"user", known.user});
+  fields.push_back({"branch", known.branch});
+  if (!known.target.empty()) fields.push_back({"target", known.target});
+  if (known.decision) {
+    fields.push_back({"member", known.destination});
+    fields.push_back({"decision", std::string(routing::to_word(known.decision->reason))});
   }
   fields.push_back({"end", std::string(to_word(end_reason_))});
   if (refusal_) {
@@ -294,24 +312,24 @@ void Session::report_end() {
 }
 
 SessionRow Session::row(Instant at) const {
-  const auto& identity = core_.identity();
+  const auto& known = identity();
   SessionRow row;
   row.id = id_;
   row.worker = worker_.index();
-  row.client = core_.proxied_source() ? core_.proxied_source()->to_string() : peer_.to_string();
+  row.client = client_address().to_string();
   row.listener = std::string(worker_.listener_name(listener_index_));
-  row.user = identity.user;
-  row.branch = identity.branch;
-  row.target = identity.target;
-  row.destination = identity.destination;
-  row.database = identity.database;
-  row.application = identity.application;
-  row.phase = stage_ == Stage::kLogin ? std::string(core_.phase_name()) : stage_ == Stage::kRelay ? (draining_ ? "draining" : "relaying") : "closing";
-  if (identity.decision) row.reason = std::string(routing::to_word(identity.decision->reason));
+  row.user = known.user;
+  row.branch = known.branch;
+  row.target = known.target;
+  row.destination = known.destination;
+  row.database = known.database;
+  row.application = known.application;
+  row.phase = stage_ == Stage::kLogin ? std::string(core_->phase_name()) : stage_ == Stage::kRelay ? (draining_ ? "draining" : "relaying") : "closing";
+  if (known.decision) row.reason = std::string(routing::to_word(known.decision->reason));
   row.tls = client_tls_version_;
   row.idle = stage_ == Stage::kRelay && idle();
   row.backend_pid = backend_key_.pid;
-  row.age_seconds = base::to_seconds(at - core_.times().accepted);
+  row.age_seconds = base::to_seconds(at - record().times.accepted);
   row.bytes_from_client = bytes_from_client_;
   row.bytes_to_client = bytes_to_client_;
   return row;

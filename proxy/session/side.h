@@ -45,6 +45,13 @@ class Side {
   /// One receive, decrypted if TLS is up. `eof` and `failed` can come with bytes.
   Read read(Scratch& scratch, BufferPool& pool);
 
+  /// A new connection begins: nothing of the old one may reach it.
+  void forget_peer() {
+    rest_.reset();
+    tls.reset();
+    tls_ready = said_goodbye_ = false;
+  }
+
   /// Appends close_notify where TLS is up. Once.
   void say_goodbye(Scratch& scratch, BufferPool& pool);
 

@@ -1,8 +1,16 @@
 """Fixtures of the end-to-end tests. Run: POINTSMAN_BINARY=build/…/pointsman /usr/bin/python3 -m pytest tests/e2e
 
-    world    the servers behind the router: PostgreSQL 15 with two replicas, PostgreSQL 18, seven PgBouncers (one per run)
+    world    the servers behind the router: PostgreSQL 15 with two replicas, PostgreSQL 18, five PgBouncers (one per run)
     router   Pointsman in front of them with the standard configuration (one per run; tests must leave it as they found it)
     start_router   a Pointsman of the test's own, with the configuration changed as the test likes
+
+Needs what setup_deps.sh installs. Runs as root (the servers then run as `postgres`) or as any other user. Environment:
+
+    POINTSMAN_BINARY         the binary to test (required)
+    POINTSMAN_TEST_DEPS      where setup_deps.sh has put the npm packages (default: tests/.deps)
+    POINTSMAN_TEST_BULK_MB   how much each COPY test moves (default: 200)
+    POINTSMAN_TEST_KEEP      when set, the run's folder with all logs is kept after a failure
+    TMPDIR                   where that folder goes (default: memory where there is plenty, else /tmp)
 """
 
 import copy
@@ -54,10 +62,22 @@ def pytest_runtest_call(item):
     signal.signal(signal.SIGALRM, previous)
 
 
+def _scratch():
+    """Memory where there is plenty: the clusters write a gigabyte that nobody will read again. TMPDIR decides when it is set."""
+    shared_memory = "/dev/shm"
+    if "TMPDIR" in os.environ or not os.access(shared_memory, os.W_OK):
+        return None
+    with open("/proc/meminfo", encoding="ascii") as text:
+        available = next(int(line.split()[1]) * 1024 for line in text if line.startswith("MemAvailable"))
+    found = os.statvfs(shared_memory)
+    roomy = min(available, found.f_bavail * found.f_frsize) >= 6 << 30
+    return shared_memory if roomy and not found.f_flag & os.ST_NOEXEC else None
+
+
 @pytest.fixture(scope="session")
 def folder(request):
     """The run's own folder. Not pytest's: that one is 0700, and the servers run as another user; socket paths must be short too."""
-    path = tempfile.mkdtemp(prefix="pointsman-e2e-")
+    path = tempfile.mkdtemp(prefix="pointsman-e2e-", dir=_scratch())
     os.chmod(path, 0o755)
     yield path
     if request.session.testsfailed and os.environ.get("POINTSMAN_TEST_KEEP"):

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from harness.router import Router, router_binary
-from harness.system import run
+from harness.system import run, wait_until
 from harness.wire import open_tls
 from harness.world import BRANCH, BRANCH_18, PASSWORDS
 
@@ -242,7 +242,7 @@ def test_sessions_tie_client_branch_member_and_backend_together(router, cluster)
     assert (row["backend_pid"], row["branch"], row["listener"]) == (session.pid, BRANCH, "direct")
     assert "app" in row["user"] and member in row["destination"] and "replica" in row["target"]
     session.terminate()
-    assert not [row for row in router.sessions() if row["client"] == client]
+    wait_until(lambda: not [row for row in router.sessions() if row["client"] == client], "the row to go")
 
 
 # --- the endpoints themselves ---

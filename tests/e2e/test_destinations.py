@@ -2,12 +2,12 @@
 
 import psycopg
 import pytest
+from harness.bouncer import VIA
 from harness.router import conninfo
 from harness.system import clean_environment
 from harness.world import BRANCH, BRANCH_18, PASSWORDS
 
-WHERE = ("SELECT inet_server_port(), pg_is_in_recovery(), coalesce(current_setting('test.via', true), ''), current_user, "
-         "session_user, current_database()")
+WHERE = f"SELECT inet_server_port(), pg_is_in_recovery(), {VIA}, current_user, session_user, current_database()"
 
 
 def landed(router, user, listener, sql=WHERE, **options):
@@ -132,7 +132,7 @@ def test_a_pool_with_several_endpoints_uses_them_all(start_router, world):
     for _ in range(12):
         session = router.login(f"app.{BRANCH}|reads", listener="pooled")
         sessions.append(session)
-        seen.add(session.value("SELECT current_setting('test.via')"))
+        seen.add(session.value(f"SELECT {VIA}"))
     for session in sessions:
         session.wire.close()
     assert seen == {"local-pg-1", "local-pg-2"}
@@ -145,7 +145,7 @@ def test_a_dead_endpoint_of_a_pool_is_passed_over(start_router, world, fresh_por
     router = start_router(change)
     for _ in range(8):
         session = router.login(f"app.{BRANCH}|reads", listener="pooled")
-        assert session.value("SELECT current_setting('test.via')") == "reads"
+        assert session.value(f"SELECT {VIA}") == "reads"
         session.terminate()
 
 

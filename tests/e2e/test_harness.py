@@ -1,6 +1,7 @@
 """The harness tells the truth: what the other tests ask the router, asked of the servers themselves."""
 
 import pytest
+from harness.bouncer import VIA
 from harness.scram import verifier
 from harness.wire import PROTOCOL_3_2, Refused, Wire, open_direct_tls, open_tls, tls_context
 from harness.world import PASSWORDS
@@ -49,7 +50,7 @@ def test_every_pgbouncer_logs_in_by_verifier_alone_and_names_itself(world, pool,
     bouncer = next(made for made in (world.reads, world.app, *world.local_pools.values()) if made.name == pool)
     with _open(bouncer.port, world) as wire:
         session = wire.login("app", PASSWORDS["app"])
-        assert session.query("SELECT inet_server_port(), current_setting('test.via')") == [[str(world.cluster.named(node).port), pool]]
+        assert session.query(f"SELECT inet_server_port(), {VIA}") == [[str(world.cluster.named(node).port), pool]]
     with Wire(bouncer.port) as plain:
         assert plain.login("app", PASSWORDS["app"]).value("SELECT 1") == "1"
 

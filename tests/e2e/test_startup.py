@@ -56,7 +56,7 @@ def test_tls_1_2_and_1_3_are_spoken(router, version):
     works(wire.login(USER, PASSWORDS["app"]))
 
 
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")
 def test_tls_1_1_is_refused_with_an_alert(router):
     context = tls_context(maximum=ssl.TLSVersion.TLSv1_1, minimum=ssl.TLSVersion.TLSv1)
     context.set_ciphers("ALL:@SECLEVEL=0")

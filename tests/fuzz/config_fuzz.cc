@@ -1,5 +1,5 @@
-// Whole configuration files: the reader never fails itself, says every error in one line, and what it accepts keeps the promises of config.h.
-// The input lies in a folder with the files that good configurations name.
+// Whole configuration files: the reader never fails itself, says every error in one line, and what it accepts keeps the
+// promises of config.h. The input lies in a folder with the files that good configurations name.
 
 #include <sys/stat.h>
 
@@ -26,7 +26,8 @@ class Folder {
     std::string made = (std::filesystem::temp_directory_path() / "pointsman-fuzz-XXXXXX").string();
     POINTSMAN_CHECK(::mkdtemp(made.data()) != nullptr);
     path_ = made;
-    for (const char* secret : {"server.crt", "server.key", "ca.crt", "probe.pw", "admin.token"}) write(secret, "text\n");
+    for (const char* secret : {"server.crt", "server.key", "ca.crt", "probe.pw", "admin.token"})
+      write(secret, "text\n");
     write("users.txt", "\"app\" \"SCRAM-SHA-256$4096:c2FsdA==$a:b\"\n");
     std::filesystem::create_directory(path_ / "branches.d");
     write("branches.d/a.json", R"({"members": [{"name": "pg", "host": "10.0.0.1"}]})");
@@ -64,7 +65,8 @@ void check_parser(std::string_view text) {
 void check_branch(const std::string& name, const BranchConfig& branch) {
   POINTSMAN_CHECK(branch.name == name && is_branch_name(name));
   POINTSMAN_CHECK(!branch.members.empty());
-  for (const MemberConfig& member : branch.members) POINTSMAN_CHECK(!member.name.empty() && !member.host.empty() && member.port != 0);
+  for (const MemberConfig& member : branch.members)
+    POINTSMAN_CHECK(!member.name.empty() && !member.host.empty() && member.port != 0);
   for (const PoolConfig& pool : branch.pools) {
     POINTSMAN_CHECK(is_pool_name(pool.name) && !pool.endpoints.empty());
     POINTSMAN_CHECK(branch.find_pool(pool.name) == &pool);

@@ -1,4 +1,5 @@
-// User names: what is accepted is found back in the input, what is refused says so in one bounded line. The first byte chooses the listener.
+// User names: what is accepted is found back in the input, what is refused says so in one bounded line. The first byte
+// chooses the listener.
 
 #include <cstdint>
 #include <string>
@@ -55,11 +56,21 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   const std::string_view input(reinterpret_cast<const char*>(data) + 1, size - 1);
   switch (data[0] % 5) {
-    case 0: check_fixed(input, {"x", {}}); break;
-    case 1: check_fixed(input, {"x", {TargetKind::kPrimary, {}}}); break;
-    case 2: check_fixed(input, {"x", {TargetKind::kReplica, {}}}); break;
-    case 3: check_fixed(input, {"x", {TargetKind::kPool, "reads"}}); break;
-    default: check_free(input); break;
+    case 0:
+      check_fixed(input, {"x", {}});
+      break;
+    case 1:
+      check_fixed(input, {"x", {TargetKind::kPrimary, {}}});
+      break;
+    case 2:
+      check_fixed(input, {"x", {TargetKind::kReplica, {}}});
+      break;
+    case 3:
+      check_fixed(input, {"x", {TargetKind::kPool, "reads"}});
+      break;
+    default:
+      check_free(input);
+      break;
   }
   for (const std::size_t limit : {std::size_t{0}, std::size_t{7}, std::size_t{256}}) {
     const std::string escaped = escape_for_log(input, limit);

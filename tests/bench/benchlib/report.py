@@ -183,8 +183,11 @@ def strangers(results: Results) -> str:
 def target_table(judged: list[dict]) -> str:
     rows = []
     for row in judged:
-        value = "-" if row["value"] is None else f"{row['value']:,.2f}"
-        spread = "-" if row["spread"] is None else f"{row['spread'][0]:,.2f} .. {row['spread'][1]:,.2f}"
+        if row["value"] is None:
+            continue
+        spread = "{:,.2f} .. {:,.2f}".format(*row["spread"])
         title = row["target"] + (" (extra)" if row["extra"] else "")
-        rows.append([title, f"{row['sense']} {row['limit']:g}", value, spread, row["verdict"]])
-    return table(["target", "limit", "value", "over the rounds", ""], rows)
+        rows.append([title, f"{row['sense']} {row['limit']:g}", f"{row['value']:,.2f}", spread, row["verdict"]])
+    text = table(["target", "limit", "value", "over the rounds", ""], rows)
+    missing = len(judged) - len(rows)
+    return text + (f"\n({missing} targets were not measured in this run)" if missing else "")

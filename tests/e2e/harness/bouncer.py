@@ -6,14 +6,24 @@ import signal
 from harness.system import Daemon, free_port, give_to_server_user, is_listening, which
 
 
+ADDRESSES = {name: f"127.0.1.{number}" for number, name in
+             enumerate(("local-pg-0", "local-pg-1", "local-pg-2", "reads", "app"), start=1)}
+
+# SQL: the name of the pool that this connection came through, '' without one.
+VIA = ("CASE host(inet_server_addr()) " + " ".join(f"WHEN '{address}' THEN '{name}'" for name, address in ADDRESSES.items())
+       + " ELSE '' END")
+
+
 class Bouncer:
     """One PgBouncer in front of one PostgreSQL node, in transaction mode.
 
-    Every server connection carries the pool's name in the setting `test.via`, so that a query can tell which pool it came through.
+    Each dials its node by a loopback address of its own, so that a query can tell by inet_server_addr() which pool it came through
+    (a setting could not: RESET ALL takes it away).
     """
 
     def __init__(self, name, node, folder, verifiers, certificate, key, authority, **settings):
         self.name = name
+        self.dials = ADDRESSES[name]
         self.node = node
         self.port = free_port()
         self._log = os.path.join(folder, f"pgbouncer-{name}.log")
@@ -24,7 +34,7 @@ class Bouncer:
             "listen_addr": "127.0.0.1", "listen_port": self.port, "unix_socket_dir": folder, "pool_mode": "transaction",
             "auth_type": "scram-sha-256", "auth_file": self._userlist, "admin_users": "postgres",
             "client_tls_sslmode": "allow", "client_tls_cert_file": certificate, "client_tls_key_file": key,
-            "server_tls_sslmode": "verify-full", "server_tls_ca_file": authority,
+            "server_tls_sslmode": "verify-ca", "server_tls_ca_file": authority,
             "max_client_conn": 300, "default_pool_size": 20, "ignore_startup_parameters": "extra_float_digits",
             "log_connections": 1, "log_disconnections": 1, **settings}
         self._write_verifiers(verifiers)
@@ -37,9 +47,7 @@ class Bouncer:
         give_to_server_user(self._userlist)
 
     def start(self):
-        # localhost, not 127.0.0.1: PgBouncer 1.18 compares the host text with the certificate's DNS names.
-        target = (f"* = host=localhost port={self.node.port} "
-                  f"connect_query='SELECT set_config(''test.via'', ''{self.name}'', false)'")
+        target = f"* = host={self.dials} port={self.node.port}"
         with open(self._ini, "w", encoding="utf-8") as text:
             text.write(f"[databases]\n{target}\n[pgbouncer]\n")
             text.writelines(f"{key} = {value}\n" for key, value in self._settings.items())

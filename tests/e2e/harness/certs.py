@@ -34,11 +34,3 @@ class Authority:
         if for_server_user:
             give_to_server_user(private)
         return certificate, private
-
-
-def der_of(certificate_path):
-    import base64
-
-    with open(certificate_path, encoding="ascii") as text:
-        body = text.read().split("-----BEGIN CERTIFICATE-----")[1].split("-----END CERTIFICATE-----")[0]
-    return base64.b64decode("".join(body.split()))

@@ -13,7 +13,7 @@ BINARIES_15 = "/usr/lib/postgresql/15/bin"
 SUPERUSER = "postgres"
 
 _SETTINGS = {
-    "listen_addresses": "'127.0.0.1'",
+    "listen_addresses": "'*'",  # on loopback every pool dials an address of its own; pg_hba.conf lets nobody else in
     "max_connections": "200",
     "fsync": "off",
     "full_page_writes": "off",
@@ -39,9 +39,9 @@ _SETTINGS = {
 _HBA = """\
 local   all             postgres                  trust
 local   replication     postgres                  trust
-host    all             legacy   127.0.0.1/32     md5
-host    all             all      127.0.0.1/32     scram-sha-256
-host    replication     all      127.0.0.1/32     scram-sha-256
+host    all             legacy   127.0.0.0/8      md5
+host    all             all      127.0.0.0/8      scram-sha-256
+host    replication     all      127.0.0.0/8      scram-sha-256
 """
 
 

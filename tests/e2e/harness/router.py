@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import urllib.error
 import urllib.request
 
@@ -331,9 +330,3 @@ def role_of(user):
 def conninfo(parameters):
     quoted = {key: str(value).replace("\\", "\\\\").replace("'", "\\'") for key, value in parameters.items()}
     return " ".join(f"{key}='{value}'" for key, value in quoted.items())
-
-
-def spawn_client(command, **more):
-    """A client program left running; the caller ends it."""
-    return subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, cwd="/", **more)

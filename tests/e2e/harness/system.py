@@ -202,28 +202,6 @@ def resident_bytes(pid):
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def open_descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def established_to(pid, port):
-    """How many TCP connections of process `pid` lead to `port` on loopback (any state but closed)."""
-    sockets = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/{pid}/fd/{name}")
-            if target.startswith("socket:["):
-                sockets.add(target[8:-1])
-    count = 0
-    with open(f"/proc/{pid}/net/tcp", encoding="ascii") as table:
-        next(table)
-        for line in table:
-            fields = line.split()
-            if fields[9] in sockets and int(fields[2].rsplit(":", 1)[1], 16) == port:
-                count += 1
-    return count
-
-
 def which(name, *, extra=("/usr/sbin", "/usr/lib/postgresql/15/bin")):
     found = shutil.which(name) or next(
         (path for folder in extra if os.access(path := os.path.join(folder, name), os.X_OK)), None)

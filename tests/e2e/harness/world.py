@@ -26,6 +26,7 @@ PASSWORDS = {
     "pointsman": "probe-11",
     "pointsman_auth": "look-up-12",
     "superprobe": "superuser-13",
+    "countedprobe": "counted-14",
 }
 
 # What each role is beside LOGIN; the md5 role is made under another password_encryption, and `nopassword` has none.
@@ -95,6 +96,8 @@ class World:
         node.run_script(os.path.join(_SQL, "01_probe_role.sql"), probe_password=PASSWORDS["pointsman"])
         node.run_script(os.path.join(_SQL, "02_auth_role.sql"), auth_role="pointsman")
         node.run_script(os.path.join(_SQL, "02_auth_role.sql"), auth_password=PASSWORDS["pointsman_auth"])
+        node.run_script(os.path.join(_SQL, "01_probe_role.sql"), probe_role="countedprobe", probe_password=PASSWORDS["countedprobe"])
+        node.run_script(os.path.join(_SQL, "02_auth_role.sql"), auth_role="countedprobe")
         node.sql("INSERT INTO pointsman.allowed_privileged_roles (role_name) VALUES ('repl')")
 
     def _read_verifiers(self, roles):

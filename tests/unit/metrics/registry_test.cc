@@ -24,7 +24,10 @@ bool has_line(const std::string& text, std::string_view line) {
 }
 
 Vocabulary words() {
-  return {.listeners = {"direct", "pooled"}, .routes = {"primary", "replica"}, .reasons = {"won", "held", "lost"}, .reason_routes = {"primary", "", ""}};
+  return {.listeners = {"direct", "pooled"},
+          .routes = {"primary", "replica"},
+          .reasons = {"won", "held", "lost"},
+          .reason_routes = {"primary", "", ""}};
 }
 
 }  // namespace
@@ -69,9 +72,9 @@ TEST_CASE("large counters keep all their digits") {
 TEST_CASE("a histogram is cumulative, ends at +Inf and adds up over workers") {
   Dimensions size{.workers = 2, .listeners = 0, .routes = 0, .reasons = 0, .destinations = 0};
   BranchBlock block(size);
-  block.slot(0).hold_seconds.observe_ns(50'000);              // the first bucket, to 100 µs
-  block.slot(1).hold_seconds.observe_ns(150'000);             // the second, to 200 µs
-  block.slot(1).hold_seconds.observe_ns(100'000'000'000);     // beyond the last
+  block.slot(0).hold_seconds.observe_ns(50'000);           // the first bucket, to 100 µs
+  block.slot(1).hold_seconds.observe_ns(150'000);          // the second, to 200 µs
+  block.slot(1).hold_seconds.observe_ns(100'000'000'000);  // beyond the last
   Scrape scrape(100);
   scrape.add_branch(block, {}, {.branch = "orders", .destinations = {}});
   const std::string text = scrape.text(0);
@@ -87,27 +90,32 @@ TEST_CASE("a branch's counters are summed over workers and named by the caller's
   BranchBlock block({.workers = 2, .listeners = 2, .routes = 2, .reasons = 3, .destinations = 2});
   block.slot(0).active[0].set(4);
   block.slot(1).active[0].set(3);
-  block.slot(0).decisions[0 * 3 + 0].add(5);    // destination 0, reason "won": the reason says primary
-  block.slot(1).decisions[0 * 3 + 1].add(2);    // destination 0, reason "held": the destination says replica
-  block.slot(0).refusals[1 * 3 + 2].add();      // listener pooled, reason lost
-  block.slot(1).connections[(0 * 2 + 1) * 3 + 0].add(9);   // listener direct, route replica, ok
-  block.slot(0).connections[(1 * 2 + 0) * 3 + 2].add(8);   // listener pooled, route primary, failed
+  block.slot(0).decisions[0 * 3 + 0].add(5);              // destination 0, reason "won": the reason says primary
+  block.slot(1).decisions[0 * 3 + 1].add(2);              // destination 0, reason "held": the destination says replica
+  block.slot(0).refusals[1 * 3 + 2].add();                // listener pooled, reason lost
+  block.slot(1).connections[(0 * 2 + 1) * 3 + 0].add(9);  // listener direct, route replica, ok
+  block.slot(0).connections[(1 * 2 + 0) * 3 + 2].add(8);  // listener pooled, route primary, failed
   block.slot(0).bytes[1 * 2 + 1].add(1000);
   block.slot(1).auth_failures[2].add(6);
   block.slot(0).holding.set(1);
   block.slot(1).holding.set(1);
   const BranchWords branch{.branch = "orders",
-                           .destinations = {{.route = "replica", .member = "pg-1"}, {.route = "local_pool", .member = "pg-1", .exists = false}}};
+                           .destinations = {{.route = "replica", .member = "pg-1"},
+                                            {.route = "local_pool", .member = "pg-1", .exists = false}}};
   Scrape scrape(1000);
   scrape.add_branch(block, words(), branch);
   const std::string text = scrape.text(0);
   CHECK(has_line(text, R"(pointsman_connections_active{branch="orders",route="replica",member="pg-1"} 7)"));
   CHECK(text.find("local_pool") == std::string::npos);
-  CHECK(has_line(text, R"(pointsman_routing_decisions_total{branch="orders",route="primary",member="pg-1",reason="won"} 5)"));
-  CHECK(has_line(text, R"(pointsman_routing_decisions_total{branch="orders",route="replica",member="pg-1",reason="held"} 2)"));
+  CHECK(has_line(text,
+                 R"(pointsman_routing_decisions_total{branch="orders",route="primary",member="pg-1",reason="won"} 5)"));
+  CHECK(has_line(
+      text, R"(pointsman_routing_decisions_total{branch="orders",route="replica",member="pg-1",reason="held"} 2)"));
   CHECK(has_line(text, R"(pointsman_routing_refusals_total{listener="pooled",branch="orders",reason="lost"} 1)"));
-  CHECK(has_line(text, R"(pointsman_connections_total{listener="direct",branch="orders",route="replica",outcome="ok"} 9)"));
-  CHECK(has_line(text, R"(pointsman_connections_total{listener="pooled",branch="orders",route="primary",outcome="failed"} 8)"));
+  CHECK(has_line(text,
+                 R"(pointsman_connections_total{listener="direct",branch="orders",route="replica",outcome="ok"} 9)"));
+  CHECK(has_line(
+      text, R"(pointsman_connections_total{listener="pooled",branch="orders",route="primary",outcome="failed"} 8)"));
   CHECK(has_line(text, R"(pointsman_bytes_total{branch="orders",route="replica",direction="to_client"} 1000)"));
   CHECK(has_line(text, R"(pointsman_auth_failures_total{branch="orders",reason="lost"} 6)"));
   CHECK(has_line(text, R"(pointsman_held_connections{branch="orders"} 2)"));
@@ -127,8 +135,10 @@ TEST_CASE("a destination that is configured no more but has sessions is still co
   BranchBlock block({.workers = 1, .listeners = 0, .routes = 0, .reasons = 0, .destinations = 1});
   block.slot(0).active[0].set(2);
   Scrape scrape(1000);
-  scrape.add_branch(block, {}, {.branch = "orders", .destinations = {{.route = "local_pool", .member = "pg-0", .exists = false}}});
-  CHECK(has_line(scrape.text(0), R"(pointsman_connections_active{branch="orders",route="local_pool",member="pg-0"} 2)"));
+  scrape.add_branch(block, {},
+                    {.branch = "orders", .destinations = {{.route = "local_pool", .member = "pg-0", .exists = false}}});
+  CHECK(
+      has_line(scrape.text(0), R"(pointsman_connections_active{branch="orders",route="local_pool",member="pg-0"} 2)"));
 }
 
 TEST_CASE("workers are summed; more or fewer words than listeners are no matter") {
@@ -194,7 +204,9 @@ TEST_CASE("a histogram counts as all its lines: it fits at the limit and not bel
   CHECK(fits.dropped() == 0);
   const std::string text = fits.text(0);
   std::size_t lines = 0;
-  for (std::size_t at = text.find("\npointsman_hold_seconds"); at != std::string::npos; at = text.find("\npointsman_hold_seconds", at + 1)) ++lines;
+  for (std::size_t at = text.find("\npointsman_hold_seconds"); at != std::string::npos;
+       at = text.find("\npointsman_hold_seconds", at + 1))
+    ++lines;
   CHECK(lines == kLines);
   Scrape full(kLines - 1);
   full.add(Metric::kHoldSeconds, {"a"}, sum);
@@ -211,6 +223,7 @@ TEST_CASE("labels of the operator's own are made lawful and never stand twice") 
   CHECK(lawful_label_name("größe") == "gr____e");
 
   Scrape scrape(10);
-  scrape.add_info(Metric::kBranchInfo, "orders", {{"branch", "forged"}, {"a-b", "1"}, {"a.b", "2"}, {"team", "x"}, {"none", ""}});
+  scrape.add_info(Metric::kBranchInfo, "orders",
+                  {{"branch", "forged"}, {"a-b", "1"}, {"a.b", "2"}, {"team", "x"}, {"none", ""}});
   CHECK(has_line(scrape.text(0), R"(pointsman_branch_info{branch="orders",a_b="1",team="x"} 1)"));
 }

@@ -10,7 +10,9 @@
 
 namespace pointsman::proxy {
 
-inline base::Instant fake_now() { return base::Instant(std::chrono::seconds(1000)); }
+inline base::Instant fake_now() {
+  return base::Instant(std::chrono::seconds(1000));
+}
 
 class FakeControl final : public ControlView {
  public:
@@ -21,8 +23,12 @@ class FakeControl final : public ControlView {
     orders->members = {{.name = "pg-0", .host = "10.0.0.10", .port = 5432, .pgbouncer_port = 6432, .zone = ""},
                        {.name = "pg-1", .host = "10.0.0.11", .port = 5432, .pgbouncer_port = 0, .zone = ""},
                        {.name = "pg-2", .host = "10.0.0.12", .port = 5432, .pgbouncer_port = 0, .zone = ""}};
-    orders->pools = {{.name = "app", .to_primary = true, .endpoints = {{.host = "10.0.0.21", .port = 6432, .zone = ""}}, .tls = {}},
-                     {.name = "reads", .to_primary = false, .endpoints = {{.host = "10.0.0.20", .port = 6432, .zone = ""}, {.host = "::1", .port = 7000, .zone = ""}}, .tls = {}}};
+    orders->pools = {
+        {.name = "app", .to_primary = true, .endpoints = {{.host = "10.0.0.21", .port = 6432, .zone = ""}}, .tls = {}},
+        {.name = "reads",
+         .to_primary = false,
+         .endpoints = {{.host = "10.0.0.20", .port = 6432, .zone = ""}, {.host = "::1", .port = 7000, .zone = ""}},
+         .tls = {}}};
     auto spare = std::make_shared<routing::BranchConfig>();
     spare->name = "spare";
     spare->members = {{.name = "pg-9", .host = "10.0.0.99", .port = 5432, .pgbouncer_port = 0, .zone = ""}};
@@ -33,8 +39,11 @@ class FakeControl final : public ControlView {
     config->branches = {{"orders", orders}, {"spare", spare}};
     reset_directory();
 
-    block = std::make_shared<metrics::BranchBlock>(metrics::Dimensions{
-        .workers = 2, .listeners = 2, .routes = routing::kRouteClassCount, .reasons = routing::kReasonCount, .destinations = 9});
+    block = std::make_shared<metrics::BranchBlock>(metrics::Dimensions{.workers = 2,
+                                                                       .listeners = 2,
+                                                                       .routes = routing::kRouteClassCount,
+                                                                       .reasons = routing::kReasonCount,
+                                                                       .destinations = 9});
     in_use = std::make_shared<routing::BranchView>();
     in_use->config = orders;
     in_use->active = true;
@@ -64,7 +73,9 @@ class FakeControl final : public ControlView {
 
   std::shared_ptr<const routing::Directory> directory() const override { return directory_; }
   std::vector<std::shared_ptr<const routing::BranchView>> views() const override { return {in_use, not_in_use}; }
-  std::uint64_t probe_failures(std::string_view branch, std::size_t member) const override { return branch == "orders" && member == 2 ? 7 : 0; }
+  std::uint64_t probe_failures(std::string_view branch, std::size_t member) const override {
+    return branch == "orders" && member == 2 ? 7 : 0;
+  }
   const VerifierStats& verifier_stats() const override { return verifiers; }
   std::vector<const metrics::WorkerBlock*> worker_blocks() const override { return {&worker}; }
   bool listening() const override { return is_listening; }
@@ -73,7 +84,9 @@ class FakeControl final : public ControlView {
   std::int64_t certificate_not_after() const override { return not_after; }
   std::uint32_t max_connections() const override { return 20'000; }
   std::uint64_t log_lines_dropped() const override { return 5; }
-  void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override { waiting_sessions = std::move(done); }
+  void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override {
+    waiting_sessions = std::move(done);
+  }
   ReloadResult reload() override {
     ++reloads_asked;
     return reload_result;

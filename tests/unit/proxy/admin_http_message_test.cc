@@ -42,7 +42,8 @@ TEST_CASE("a target that could be read in two ways is refused") {
 TEST_CASE("percent escapes need two hexadecimal digits and never make a zero byte") {
   CHECK(percent_decode("%41%5a%7C%7c") == "AZ||");
   CHECK(percent_decode("%25%37%43") == "%7C");
-  for (const auto wrong : {"%"sv, "%4"sv, "a%"sv, "%4g"sv, "%g4"sv, "%-1"sv, "% 1"sv, "%00"sv, "\0"sv}) CHECK_FALSE(percent_decode(wrong).has_value());
+  for (const auto wrong : {"%"sv, "%4"sv, "a%"sv, "%4g"sv, "%g4"sv, "%-1"sv, "% 1"sv, "%00"sv, "\0"sv})
+    CHECK_FALSE(percent_decode(wrong).has_value());
 }
 
 TEST_CASE("whatever is encoded comes back decoded") {

@@ -12,10 +12,16 @@ using proxy::ProcessStats;
 
 namespace {
 
-bool has_line(const std::string& text, std::string_view line) { return ("\n" + text).find("\n" + std::string(line) + "\n") != std::string::npos; }
-bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool has_line(const std::string& text, std::string_view line) {
+  return ("\n" + text).find("\n" + std::string(line) + "\n") != std::string::npos;
+}
+bool has(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
-std::string render(const FakeControl& control) { return MetricsPage(control).render(proxy::fake_now(), {}); }
+std::string render(const FakeControl& control) {
+  return MetricsPage(control).render(proxy::fake_now(), {});
+}
 
 }  // namespace
 
@@ -46,7 +52,8 @@ TEST_CASE("a member whose role is unknown is neither primary nor eligible, it is
   control.in_use->members[1].name = "pg-1";
   const std::string text = render(control);
   CHECK_FALSE(has(text, R"(pointsman_connections_active{branch="orders",route="primary",member="pg-1"})"));
-  for (const auto* name : {"up", "is_primary", "eligible"}) CHECK_FALSE(has(text, "pointsman_member_" + std::string(name) + R"({branch="orders",member="pg-1"})"));
+  for (const auto* name : {"up", "is_primary", "eligible"})
+    CHECK_FALSE(has(text, "pointsman_member_" + std::string(name) + R"({branch="orders",member="pg-1"})"));
 }
 
 TEST_CASE("a member that answers, of unknown lag, is up and not eligible") {
@@ -78,7 +85,7 @@ TEST_CASE("sessions are told by destination, decisions by the route their reason
     slot.decisions[destination * routing::kReasonCount + static_cast<std::size_t>(reason)].add();
   };
   decided(0, routing::Reason::kFallbackPrimary);
-  decided(0, routing::Reason::kReplicaOnly);   // it was a replica then
+  decided(0, routing::Reason::kReplicaOnly);  // it was a replica then
   decided(1, routing::Reason::kHeld);
   decided(proxy::endpoint_destination(branch, 1, 0), routing::Reason::kNamedPool);
   const std::string text = render(control);
@@ -88,13 +95,21 @@ TEST_CASE("sessions are told by destination, decisions by the route their reason
   CHECK_FALSE(has(text, R"(route="local_pool",member="pg-1")"));
   CHECK(has_line(text, R"(pointsman_connections_active{branch="orders",route="pool",member="app/10.0.0.21:6432"} 4)"));
   CHECK(has_line(text, R"(pointsman_connections_active{branch="orders",route="pool",member="reads/[::1]:7000"} 5)"));
-  CHECK(has_line(text, R"(pointsman_pool_endpoint_connections{branch="orders",pool="app",endpoint="10.0.0.21:6432"} 4)"));
+  CHECK(
+      has_line(text, R"(pointsman_pool_endpoint_connections{branch="orders",pool="app",endpoint="10.0.0.21:6432"} 4)"));
   CHECK(has_line(text, R"(pointsman_pool_endpoint_up{branch="orders",pool="app",endpoint="10.0.0.21:6432"} 1)"));
   CHECK_FALSE(has(text, R"(pointsman_pool_endpoint_up{branch="orders",pool="reads",endpoint="10.0.0.20:6432"})"));
-  CHECK(has_line(text, R"(pointsman_routing_decisions_total{branch="orders",route="primary",member="pg-0",reason="fallback_primary"} 1)"));
-  CHECK(has_line(text, R"(pointsman_routing_decisions_total{branch="orders",route="replica",member="pg-0",reason="replica_only"} 1)"));
-  CHECK(has_line(text, R"(pointsman_routing_decisions_total{branch="orders",route="replica",member="pg-1",reason="held"} 1)"));
-  CHECK(has_line(text, R"(pointsman_routing_decisions_total{branch="orders",route="pool",member="reads/10.0.0.20:6432",reason="named_pool"} 1)"));
+  CHECK(has_line(
+      text,
+      R"(pointsman_routing_decisions_total{branch="orders",route="primary",member="pg-0",reason="fallback_primary"} 1)"));
+  CHECK(has_line(
+      text,
+      R"(pointsman_routing_decisions_total{branch="orders",route="replica",member="pg-0",reason="replica_only"} 1)"));
+  CHECK(has_line(
+      text, R"(pointsman_routing_decisions_total{branch="orders",route="replica",member="pg-1",reason="held"} 1)"));
+  CHECK(has_line(
+      text,
+      R"(pointsman_routing_decisions_total{branch="orders",route="pool",member="reads/10.0.0.20:6432",reason="named_pool"} 1)"));
 }
 
 TEST_CASE("detail says which branches have series of their own") {
@@ -116,7 +131,8 @@ TEST_CASE("configuration, certificate and limits; times that never were are abse
   std::string text = render(control);
   CHECK_FALSE(has(text, "config_last_success_timestamp_seconds"));
   CHECK_FALSE(has(text, "certificate_expiry_timestamp_seconds"));
-  control.reloads = {.succeeded = 3, .partial = 2, .failed = 1, .last_success_unix = 1'700'000'000, .branches_rejected = 4};
+  control.reloads = {
+      .succeeded = 3, .partial = 2, .failed = 1, .last_success_unix = 1'700'000'000, .branches_rejected = 4};
   control.not_after = 1'900'000'000;
   control.verifiers.hits = 8;
   control.verifiers.no_role = 9;
@@ -153,7 +169,8 @@ TEST_CASE("a full page keeps what belongs to no branch and sums what it dropped"
   for (std::size_t at = 0; at < global.size(); at = global.find('\n', at) + 1) lines += global[at] == '#' ? 0U : 1U;
 
   control.config->metrics_detail = routing::MetricsDetail::kActive;
-  MetricsPage page(control, lines - 1 + 4);   // all that has no branch (the counter of dropped series is not counted) and four more
+  MetricsPage page(
+      control, lines - 1 + 4);  // all that has no branch (the counter of dropped series is not counted) and four more
   const std::string first = page.render(proxy::fake_now(), {});
   CHECK(has(first, "pointsman_build_info"));
   CHECK(has(first, R"(pointsman_branch_info{branch="orders",app="shop"} 1)"));

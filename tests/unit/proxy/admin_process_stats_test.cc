@@ -8,7 +8,8 @@ using pointsman::proxy::parse_process_stat;
 using pointsman::proxy::ProcessStats;
 
 namespace {
-constexpr std::string_view kTail = " S 1 2 3 4 5 6 7 8 9 10 250 150 13 14 15 16 17 18 6000 1048576 300 18446744073709551615 1 1\n";
+constexpr std::string_view kTail =
+    " S 1 2 3 4 5 6 7 8 9 10 250 150 13 14 15 16 17 18 6000 1048576 300 18446744073709551615 1 1\n";
 }
 
 TEST_CASE("CPU, memory and start time are read behind a name of any kind") {

@@ -26,18 +26,27 @@ struct World {
 
   void send(const HttpRequest& request) {
     last.reset();
-    routes.handle(request, EndpointRules{.metrics_only = metrics_only, .token = token}, proxy::fake_now(), [this](HttpResponse response) {
-      ++replies;
-      last = std::move(response);
-    });
+    routes.handle(request, EndpointRules{.metrics_only = metrics_only, .token = token}, proxy::fake_now(),
+                  [this](HttpResponse response) {
+                    ++replies;
+                    last = std::move(response);
+                  });
   }
   const HttpResponse& get(std::string target) {
-    send({.method = HttpMethod::kGet, .target = std::move(target), .authorization = {}, .has_origin = false, .from_loopback = true});
+    send({.method = HttpMethod::kGet,
+          .target = std::move(target),
+          .authorization = {},
+          .has_origin = false,
+          .from_loopback = true});
     REQUIRE(last.has_value());
     return *last;
   }
   const HttpResponse& post(std::string authorization, bool from_loopback = true, bool has_origin = false) {
-    send({.method = HttpMethod::kPost, .target = "/api/reload", .authorization = std::move(authorization), .has_origin = has_origin, .from_loopback = from_loopback});
+    send({.method = HttpMethod::kPost,
+          .target = "/api/reload",
+          .authorization = std::move(authorization),
+          .has_origin = has_origin,
+          .from_loopback = from_loopback});
     REQUIRE(last.has_value());
     return *last;
   }
@@ -60,15 +69,28 @@ TEST_CASE("healthz answers whatever the router does; readyz follows listening an
 
 TEST_CASE("an unknown path is 404, a wrong method 405 that says which is right") {
   World world;
-  for (const auto* path : {"/", "/api", "/metrics/", "/METRICS", "/api/reload/x", "/../metrics"}) CHECK(world.get(path).status == 404);
+  for (const auto* path : {"/", "/api", "/metrics/", "/METRICS", "/api/reload/x", "/../metrics"})
+    CHECK(world.get(path).status == 404);
   CHECK(world.get("/api/reload").status == 405);
   CHECK(world.last->headers.front() == std::pair<std::string, std::string>("Allow", "POST"));
-  world.send({.method = HttpMethod::kPost, .target = "/metrics", .authorization = {}, .has_origin = false, .from_loopback = true});
+  world.send({.method = HttpMethod::kPost,
+              .target = "/metrics",
+              .authorization = {},
+              .has_origin = false,
+              .from_loopback = true});
   CHECK(world.last->status == 405);
   CHECK(world.last->headers.front() == std::pair<std::string, std::string>("Allow", "GET, HEAD"));
-  world.send({.method = HttpMethod::kOther, .target = "/api/status", .authorization = {}, .has_origin = false, .from_loopback = true});
+  world.send({.method = HttpMethod::kOther,
+              .target = "/api/status",
+              .authorization = {},
+              .has_origin = false,
+              .from_loopback = true});
   CHECK(world.last->status == 405);
-  world.send({.method = HttpMethod::kHead, .target = "/healthz", .authorization = {}, .has_origin = false, .from_loopback = true});
+  world.send({.method = HttpMethod::kHead,
+              .target = "/healthz",
+              .authorization = {},
+              .has_origin = false,
+              .from_loopback = true});
   CHECK(world.last->status == 200);
 }
 
@@ -105,7 +127,11 @@ TEST_CASE("status lists all branches or the one asked for") {
 
 TEST_CASE("sessions are answered when the workers have told theirs") {
   World world;
-  world.send({.method = HttpMethod::kGet, .target = "/api/sessions", .authorization = {}, .has_origin = false, .from_loopback = false});
+  world.send({.method = HttpMethod::kGet,
+              .target = "/api/sessions",
+              .authorization = {},
+              .has_origin = false,
+              .from_loopback = false});
   CHECK_FALSE(world.last.has_value());
   REQUIRE(world.control.waiting_sessions);
   proxy::SessionRow row;
@@ -116,14 +142,15 @@ TEST_CASE("sessions are answered when the workers have told theirs") {
   CHECK(world.replies == 1);
 }
 
-TEST_CASE("route asks for the listener named, or the first one") {
+TEST_CASE("route asks for the listener named, or leaves the choice to the control") {
   World world;
   world.control.route_answer.ok = true;
   CHECK(world.get("/api/route?listener=pooled&user=alice.orders%7Creads").status == 200);
   CHECK(world.control.asked_listener == "pooled");
   CHECK(world.control.asked_user == "alice.orders|reads");
   CHECK(world.get("/api/route?user=bob.orders").status == 200);
-  CHECK(world.control.asked_listener == "direct");
+  CHECK(world.control.asked_listener == "");
+  CHECK(world.get("/api/route?user=bob.orders&listener=").status == 404);
   CHECK(world.get("/api/route?user=bob.orders&listener=x").status == 404);
   CHECK(world.last->body.find("there are: direct, pooled") != std::string::npos);
 }
@@ -141,7 +168,8 @@ TEST_CASE("without a token writes are taken from loopback only") {
 TEST_CASE("with a token everybody needs exactly that token") {
   World world;
   world.token = base::SecretString("s3cret");
-  for (const auto* wrong : {"", "s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crets", "Bearer S3cret", "Basic s3cret", "Bearer s3cret "}) {
+  for (const auto* wrong : {"", "s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crets", "Bearer S3cret",
+                            "Basic s3cret", "Bearer s3cret "}) {
     CAPTURE(wrong);
     CHECK(world.post(wrong, true).status == 401);
     CHECK(world.last->headers.front().first == "WWW-Authenticate");

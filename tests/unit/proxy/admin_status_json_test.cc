@@ -20,14 +20,17 @@ TEST_CASE("the status has the contract's shape, keys in order") {
   control.block->slot(1).holding.set(4);
   const auto text = proxy::status_json(control, "orders", proxy::fake_now());
   REQUIRE(text.has_value());
-  CHECK(*text == "{\"version\":\"" + std::string(proxy::version()) +
-                     R"(","draining":false,"branches":{"orders":{"active":true,"primary":"pg-0","timeline":3,"holding":4,"members":[)"
-                     R"({"name":"pg-0","role":"primary","state":"ok","lag_seconds":null,"lag_bytes":null,"sample_age_seconds":0.25,"sessions":2},)"
-                     R"({"name":"pg-1","role":"replica","state":"ok","lag_seconds":0.021,"lag_bytes":4096,"sample_age_seconds":0.4,"sessions":3},)"
-                     R"({"name":"pg-2","role":"replica","state":"down","lag_seconds":null,"lag_bytes":null,"sample_age_seconds":null,"sessions":0}],)"
-                     R"("pools":[{"name":"app","target":"primary","endpoints":[{"address":"10.0.0.21:6432","state":"unknown","sessions":0}]},)"
-                     R"({"name":"reads","target":"replica","endpoints":[{"address":"10.0.0.20:6432","state":"ok","sessions":1},)"
-                     R"({"address":"[::1]:7000","state":"unknown","sessions":0}]}]}}})" "\n");
+  CHECK(
+      *text ==
+      "{\"version\":\"" + std::string(proxy::version()) +
+          R"(","draining":false,"branches":{"orders":{"active":true,"primary":"pg-0","timeline":3,"holding":4,"members":[)"
+          R"({"name":"pg-0","role":"primary","state":"ok","lag_seconds":null,"lag_bytes":null,"sample_age_seconds":0.25,"sessions":2},)"
+          R"({"name":"pg-1","role":"replica","state":"ok","lag_seconds":0.021,"lag_bytes":4096,"sample_age_seconds":0.4,"sessions":3},)"
+          R"({"name":"pg-2","role":"replica","state":"down","lag_seconds":null,"lag_bytes":null,"sample_age_seconds":null,"sessions":0}],)"
+          R"("pools":[{"name":"app","target":"primary","endpoints":[{"address":"10.0.0.21:6432","state":"unknown","sessions":0}]},)"
+          R"({"name":"reads","target":"replica","endpoints":[{"address":"10.0.0.20:6432","state":"ok","sessions":1},)"
+          R"({"address":"[::1]:7000","state":"unknown","sessions":0}]}]}}})"
+          "\n");
 }
 
 TEST_CASE("a branch that nobody uses is listed with nothing known of it") {
@@ -92,8 +95,10 @@ TEST_CASE("a route is told with its destination, a refusal with its code") {
   answer.branch = "orders";
   answer.target = "replica";
   answer.candidates = {"pg-1: eligible"};
-  CHECK(proxy::route_json(answer) ==
-        R"({"ok":true,"role":"alice","branch":"orders","target":"replica","reason":"replica_best","destination":"pg-1","address":"10.0.0.11:5432","candidates":["pg-1: eligible"]})" "\n");
+  CHECK(
+      proxy::route_json(answer) ==
+      R"({"ok":true,"role":"alice","branch":"orders","target":"replica","reason":"replica_best","destination":"pg-1","address":"10.0.0.11:5432","candidates":["pg-1: eligible"]})"
+      "\n");
   answer = {};
   answer.text_decision = "no replica is up";
   answer.reason = "no_replica";

@@ -33,11 +33,12 @@ Run run(std::initializer_list<const char*> arguments, int serve_status = 0) {
   auto* const cout_before = std::cout.rdbuf(out.rdbuf());
   auto* const cerr_before = std::cerr.rdbuf(err.rdbuf());
   Run result;
-  result.status = proxy::run_command_line(static_cast<int>(argv.size() - 1), argv.data(), [&](const proxy::ServeOptions& options) {
-    ++result.served;
-    result.config_file = options.config_file;
-    return serve_status;
-  });
+  result.status =
+      proxy::run_command_line(static_cast<int>(argv.size() - 1), argv.data(), [&](const proxy::ServeOptions& options) {
+        ++result.served;
+        result.config_file = options.config_file;
+        return serve_status;
+      });
   std::cout.rdbuf(cout_before);
   std::cerr.rdbuf(cerr_before);
   result.out = out.str();
@@ -65,8 +66,9 @@ TEST_CASE("version and help are printed and are a success") {
 }
 
 TEST_CASE("wrong usage is 2, says so on stderr and runs nothing") {
-  for (const auto& wrong : {run({}), run({"serve"}), run({"check"}), run({"route"}), run({"frobnicate"}), run({"serve", "--config"}),
-                            run({"serve", "--config", "a", "b"}), run({"status", "--x"}), run({"serve", "--config", "a", "status"})}) {
+  for (const auto& wrong :
+       {run({}), run({"serve"}), run({"check"}), run({"route"}), run({"frobnicate"}), run({"serve", "--config"}),
+        run({"serve", "--config", "a", "b"}), run({"status", "--x"}), run({"serve", "--config", "a", "status"})}) {
     CHECK(wrong.status == 2);
     CHECK(wrong.served == 0);
     CHECK(wrong.out.empty());

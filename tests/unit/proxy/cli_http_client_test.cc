@@ -17,8 +17,9 @@ TEST_CASE("an admin URL is a host, a port and perhaps a path before ours") {
 }
 
 TEST_CASE("what is no admin URL is refused with the form that is") {
-  for (const auto wrong : {""sv, "http://"sv, "https://router"sv, "ftp://router"sv, "router:"sv, "router:0"sv, "router:65536"sv, "router:x"sv, "::1"sv, "[::1"sv,
-                           "[::1]9"sv, "user@router"sv, "router/a b"sv, "router/\r\nX: y"sv, "router?x"sv}) {
+  for (const auto wrong : {""sv, "http://"sv, "https://router"sv, "ftp://router"sv, "router:"sv, "router:0"sv,
+                           "router:65536"sv, "router:x"sv, "::1"sv, "[::1"sv, "[::1]9"sv, "user@router"sv,
+                           "router/a b"sv, "router/\r\nX: y"sv, "router?x"sv}) {
     CAPTURE(wrong);
     const auto url = parse_admin_url(wrong);
     REQUIRE_FALSE(url.ok());
@@ -36,10 +37,12 @@ TEST_CASE("an answer is a status and a body of the length it says") {
 }
 
 TEST_CASE("an answer that was cut off or is no HTTP is told so") {
-  CHECK(parse_http_answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbody").error() == "the answer was cut off: 4 of 5 bytes");
+  CHECK(parse_http_answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbody").error() ==
+        "the answer was cut off: 4 of 5 bytes");
   CHECK_FALSE(parse_http_answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n").ok());
-  for (const auto wrong : {""sv, "HTTP/1.1 200 OK\r\n"sv, "SSH-2.0-x\r\n\r\n"sv, "HTTP/1.1 2x0 OK\r\n\r\n"sv, "HTTP/1.1\r\n\r\n"sv, "HTTP/2 200 OK\r\n\r\n"sv,
-                           "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"sv}) {
+  for (const auto wrong :
+       {""sv, "HTTP/1.1 200 OK\r\n"sv, "SSH-2.0-x\r\n\r\n"sv, "HTTP/1.1 2x0 OK\r\n\r\n"sv, "HTTP/1.1\r\n\r\n"sv,
+        "HTTP/2 200 OK\r\n\r\n"sv, "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"sv}) {
     CAPTURE(wrong);
     REQUIRE_FALSE(parse_http_answer(wrong).ok());
     CHECK(parse_http_answer(wrong).error() == "the answer is no HTTP: does something else listen there?");

@@ -13,7 +13,7 @@ namespace {
 std::string table_of(const FakeControl& control) {
   const auto table = proxy::status_table(*proxy::status_json(control, std::nullopt, proxy::fake_now()));
   REQUIRE(table.ok());
-  return table.value().substr(table.value().find('\n') + 2);   // without the version's line
+  return table.value().substr(table.value().find('\n') + 2);  // without the version's line
 }
 
 }  // namespace
@@ -45,7 +45,9 @@ TEST_CASE("held logins and a missing primary are told below the table, draining 
 }
 
 TEST_CASE("an answer of another shape is an error, not a crash") {
-  for (const auto* text : {"", "[]", "{}", "null", "{\"branches\":[]}", "{\"version\":1,\"draining\":false,\"branches\":{}}", "{\"branches\":{\"a\":1},\"version\":\"\"}"}) {
+  for (const auto* text :
+       {"", "[]", "{}", "null", "{\"branches\":[]}", "{\"version\":1,\"draining\":false,\"branches\":{}}",
+        "{\"branches\":{\"a\":1},\"version\":\"\"}"}) {
     CAPTURE(text);
     REQUIRE_FALSE(proxy::status_table(text).ok());
     CHECK(proxy::status_table(text).error().find("another version") != std::string::npos);

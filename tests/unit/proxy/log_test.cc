@@ -15,7 +15,8 @@ using routing::LogFormat;
 
 namespace {
 
-const auto kAt = std::chrono::system_clock::time_point(std::chrono::milliseconds(1'767'323'045'678));   // 2026-01-02T03:04:05.678Z
+const auto kAt =
+    std::chrono::system_clock::time_point(std::chrono::milliseconds(1'767'323'045'678));  // 2026-01-02T03:04:05.678Z
 
 std::string text(LogLevel level, std::string_view message, const std::vector<LogField>& fields) {
   return format_log_line(LogFormat::kText, kAt, level, message, fields);
@@ -35,14 +36,17 @@ TEST_CASE("a text line has time, level, message and fields") {
 }
 
 TEST_CASE("a JSON line is one object with the same things") {
-  CHECK(json(LogLevel::kInfo, "session ended", {{"user", "alice.orders"}, {"ms", "12"}}) ==
-        R"({"time":"2026-01-02T03:04:05.678Z","level":"info","message":"session ended","user":"alice.orders","ms":"12"})");
+  CHECK(
+      json(LogLevel::kInfo, "session ended", {{"user", "alice.orders"}, {"ms", "12"}}) ==
+      R"({"time":"2026-01-02T03:04:05.678Z","level":"info","message":"session ended","user":"alice.orders","ms":"12"})");
   CHECK(json(LogLevel::kError, "m", {}) == R"({"time":"2026-01-02T03:04:05.678Z","level":"error","message":"m"})");
 }
 
 TEST_CASE("times before a full second and at its edge keep three digits") {
   const auto at = [](int milliseconds) {
-    return format_log_line(LogFormat::kText, std::chrono::system_clock::time_point(std::chrono::milliseconds(milliseconds)), LogLevel::kInfo, "m", {});
+    return format_log_line(LogFormat::kText,
+                           std::chrono::system_clock::time_point(std::chrono::milliseconds(milliseconds)),
+                           LogLevel::kInfo, "m", {});
   };
   CHECK(at(0).starts_with("1970-01-01T00:00:00.000Z"));
   CHECK(at(7).starts_with("1970-01-01T00:00:00.007Z"));
@@ -51,13 +55,15 @@ TEST_CASE("times before a full second and at its edge keep three digits") {
 }
 
 TEST_CASE("a value with spaces, an equals sign or nothing in it is quoted, so that fields can be told apart") {
-  CHECK(text(LogLevel::kInfo, "m", {{"a", "x y"}, {"b", ""}, {"c", "k=v"}, {"d", "plain"}}).ends_with(R"(m a="x y" b="" c="k=v" d=plain)"));
+  CHECK(text(LogLevel::kInfo, "m", {{"a", "x y"}, {"b", ""}, {"c", "k=v"}, {"d", "plain"}})
+            .ends_with(R"(m a="x y" b="" c="k=v" d=plain)"));
 }
 
 TEST_CASE("nothing in a value or a message makes a second line or ends a quote") {
   const std::string hostile = "a\n2026-01-02T03:04:05.678Z error forged\" b=\"c\x1b[2J\r\x7f";
-  for (const std::string& line : {text(LogLevel::kInfo, "m", {{"user", hostile}}), text(LogLevel::kInfo, hostile, {}), json(LogLevel::kInfo, "m", {{"user", hostile}}),
-                                  json(LogLevel::kInfo, hostile, {})}) {
+  for (const std::string& line :
+       {text(LogLevel::kInfo, "m", {{"user", hostile}}), text(LogLevel::kInfo, hostile, {}),
+        json(LogLevel::kInfo, "m", {{"user", hostile}}), json(LogLevel::kInfo, hostile, {})}) {
     CAPTURE(line);
     for (const char c : line) CHECK(static_cast<unsigned char>(c) >= 0x20);
   }
@@ -74,7 +80,8 @@ TEST_CASE("bytes that are no UTF-8 leave a lawful JSON line") {
 
 TEST_CASE("values are cut at their limit, not inside a character") {
   const auto user = [](std::string value, std::size_t limit) {
-    return nlohmann::json::parse(json(LogLevel::kInfo, "m", {{"user", std::move(value), limit}}))["user"].get<std::string>();
+    return nlohmann::json::parse(json(LogLevel::kInfo, "m", {{"user", std::move(value), limit}}))["user"]
+        .get<std::string>();
   };
   CHECK(user(std::string(255, 'a'), 256) == std::string(255, 'a'));
   CHECK(user(std::string(256, 'a'), 256) == std::string(256, 'a'));
@@ -83,5 +90,6 @@ TEST_CASE("values are cut at their limit, not inside a character") {
   CHECK(user("aé", 3) == "aé");
   const std::string line = text(LogLevel::kInfo, "m", {{"user", std::string(5000, 'a')}});
   CHECK(line.size() < 320);
-  CHECK(text(LogLevel::kInfo, "m", {{"detail", std::string(1000, 'a'), 1024}}).find(std::string(1000, 'a')) != std::string::npos);
+  CHECK(text(LogLevel::kInfo, "m", {{"detail", std::string(1000, 'a'), 1024}}).find(std::string(1000, 'a')) !=
+        std::string::npos);
 }

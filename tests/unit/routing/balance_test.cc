@@ -13,7 +13,8 @@ namespace {
 constexpr int kDraws = 20'000;
 
 /// How often each candidate is chosen over many random numbers, with loads that stay as they are.
-std::vector<int> histogram(const std::vector<int>& candidates, const std::vector<std::uint32_t>& sessions, std::size_t size) {
+std::vector<int> histogram(const std::vector<int>& candidates, const std::vector<std::uint32_t>& sessions,
+                           std::size_t size) {
   std::mt19937_64 random(42);
   std::vector<int> counts(size, 0);
   for (int i = 0; i < kDraws; ++i) ++counts[static_cast<std::size_t>(two_choices(candidates, sessions, random()))];
@@ -64,7 +65,8 @@ TEST_CASE("of three candidates the fullest is never chosen, the emptiest in two 
 TEST_CASE("small numbers that differ in a pattern still spread") {
   // Random numbers from a poor source: consecutive integers.
   std::vector<int> counts(4, 0);
-  for (std::uint64_t i = 0; i < kDraws; ++i) ++counts[static_cast<std::size_t>(two_choices(std::vector<int>{0, 1, 2, 3}, {}, i))];
+  for (std::uint64_t i = 0; i < kDraws; ++i)
+    ++counts[static_cast<std::size_t>(two_choices(std::vector<int>{0, 1, 2, 3}, {}, i))];
   for (const int count : counts) CHECK(count == doctest::Approx(kDraws / 4.0).epsilon(0.05));
 }
 

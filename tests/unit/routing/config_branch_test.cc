@@ -171,14 +171,16 @@ TEST_CASE("every fault of a branch rejects it and is named by its path") {
     INFO(all_errors(loaded));
     REQUIRE(loaded.errors.size() == 1);
     // A file that should stand beside the named one is reported at the missing one.
-    if (std::string_view(fault.pointer) != "/backend_tls/key") CHECK(loaded.errors[0].path.starts_with(kX + fault.pointer));
+    if (std::string_view(fault.pointer) != "/backend_tls/key")
+      CHECK(loaded.errors[0].path.starts_with(kX + fault.pointer));
     CHECK(has(loaded.errors[0].what, fault.says));
   }
 }
 
 TEST_CASE("max_lag_bytes may be null, and lag_hard_cap may equal max_lag") {
   const Folder folder;
-  CHECK_FALSE(branch_x(folder.load(changed(kX + "/replicas", {{"max_lag_bytes", nullptr}, {"max_lag", "60s"}})))->replicas.max_lag_bytes);
+  CHECK_FALSE(branch_x(folder.load(changed(kX + "/replicas", {{"max_lag_bytes", nullptr}, {"max_lag", "60s"}})))
+                  ->replicas.max_lag_bytes);
 }
 
 // --- verifiers from a file ---

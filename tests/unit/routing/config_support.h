@@ -3,8 +3,8 @@
 
 #include <sys/stat.h>
 
-#include <cstdlib>
 #include <doctest/doctest.h>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -46,7 +46,9 @@ class Folder {
     write("pointsman.json", text);
     return load_config(path("pointsman.json"), previous);
   }
-  LoadedConfig load(const Json& document, const Config* previous = nullptr) const { return load(document.dump(2), previous); }
+  LoadedConfig load(const Json& document, const Config* previous = nullptr) const {
+    return load(document.dump(2), previous);
+  }
 
  private:
   fs::path path_;
@@ -85,6 +87,8 @@ inline std::string error_at(const LoadedConfig& loaded, const std::string& path)
   CHECK(loaded.errors[0].path == path);
   return loaded.errors[0].what;
 }
-inline bool has(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+inline bool has(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace pointsman::routing::test

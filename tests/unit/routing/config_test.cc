@@ -1,4 +1,5 @@
-// The configuration's top level, its files, reload. Branches: config_branch_test.cc.
+// The configuration's top level and its files. Branches: config_branch_test.cc; folders, defaults, reload:
+// config_load_test.cc.
 
 #include "routing/config.h"
 
@@ -9,7 +10,6 @@
 #include <algorithm>
 #include <string>
 
-#include "routing/snapshot.h"
 #include "tests/unit/routing/config_support.h"
 
 namespace pointsman::routing {
@@ -215,7 +215,8 @@ TEST_CASE("TLS on a listener needs a certificate, off does not") {
 
 TEST_CASE("PROXY protocol needs the addresses it may come from") {
   const Folder folder;
-  CHECK(has(fatal_at(folder, changed("/listeners/0/proxy_protocol", "required"), "/listeners/0/trusted_proxies"), "missing"));
+  CHECK(has(fatal_at(folder, changed("/listeners/0/proxy_protocol", "required"), "/listeners/0/trusted_proxies"),
+            "missing"));
   Json document = changed("/listeners/0/proxy_protocol", "required");
   document["listeners"][0]["trusted_proxies"] = Json::array();
   fatal_at(folder, document, "/listeners/0/trusted_proxies");
@@ -274,7 +275,8 @@ TEST_CASE("a secret is one line of a file that others cannot read") {
 TEST_CASE("a secret that is a folder or a pipe is refused, and nobody waits for the pipe") {
   const Folder folder;
   REQUIRE(::mkfifo(folder.path("pipe").c_str(), 0600) == 0);
-  CHECK(has(error_at(folder.load(changed("/admin", {{"token_file", "pipe"}})), "/admin/token_file"), "no regular file"));
+  CHECK(
+      has(error_at(folder.load(changed("/admin", {{"token_file", "pipe"}})), "/admin/token_file"), "no regular file"));
   CHECK(has(error_at(folder.load(changed("/admin", {{"token_file", "."}})), "/admin/token_file"), "no regular file"));
 }
 
@@ -283,158 +285,22 @@ TEST_CASE("a secret of another user is refused") {
   const Folder folder;
   folder.write("admin.token", "t", 0600);
   REQUIRE(::chown(folder.path("admin.token").c_str(), 12345, 12345) == 0);
-  CHECK(has(error_at(folder.load(changed("/admin", {{"token_file", "admin.token"}})), "/admin/token_file"), "another user"));
+  CHECK(has(error_at(folder.load(changed("/admin", {{"token_file", "admin.token"}})), "/admin/token_file"),
+            "another user"));
 }
 
 TEST_CASE("every file whose change matters is watched") {
   const Folder folder;
-  folder.write("branches.d/y.json", R"({"members": [{"name": "pg", "host": "10.0.0.1"}], "probe": {"password_file": "../missing.pw"}})");
+  folder.write("branches.d/y.json",
+               R"({"members": [{"name": "pg", "host": "10.0.0.1"}], "probe": {"password_file": "../missing.pw"}})");
   folder.write("u.txt", "\"app\" \"x\"\n", 0600);
   Json document = changed("/branches_dir", "branches.d");
   document["branches"]["x"]["auth"]["userlist"] = "u.txt";
   const LoadedConfig loaded = folder.load(document);
-  for (const char* name : {"pointsman.json", "branches.d", "server.crt", "server.key", "ca.crt", "probe.pw", "u.txt", "missing.pw"}) {
+  for (const char* name :
+       {"pointsman.json", "branches.d", "server.crt", "server.key", "ca.crt", "probe.pw", "u.txt", "missing.pw"}) {
     CHECK(watches(loaded, folder.path(name)));
   }
-}
-
-// --- branches from a folder, merging, reload ---
-
-const char* const kMember = R"({"members": [{"name": "pg", "host": "10.0.0.1"}]})";
-
-TEST_CASE("branches_dir holds a branch per file; dot files, ..data and other names are passed over") {
-  const Folder folder;
-  folder.write("branches.d/a1.json", kMember);
-  folder.write("branches.d/..2026_01/a2.json", kMember);
-  folder.write("branches.d/.hidden.json", "no JSON");
-  folder.write("branches.d/README", "no JSON");
-  folder.write("branches.d/a1.json~", "no JSON");
-  std::filesystem::create_symlink("..2026_01", folder.path("branches.d/..data"));
-  std::filesystem::create_symlink("..data/a2.json", folder.path("branches.d/a2.json"));
-  const LoadedConfig loaded = folder.load(changed("/branches_dir", "branches.d"));
-  INFO(all_errors(loaded));
-  REQUIRE(loaded.config);
-  CHECK(loaded.errors.empty());
-  CHECK(loaded.config->branches.size() == 3);
-  CHECK(loaded.config->branches.contains("a2"));
-}
-
-TEST_CASE("errors in a branch's own file carry its name and a path from its root") {
-  const Folder folder;
-  folder.write("branches.d/a1.json", R"({"members": [{"name": "pg", "host": "10.0.0.1", "prot": 5432}]})");
-  const LoadedConfig loaded = folder.load(changed("/branches_dir", "branches.d"));
-  CHECK(loaded.config);
-  error_at(loaded, "/members/0/prot");
-  CHECK(loaded.errors[0].file == folder.path("branches.d/a1.json"));
-  CHECK(loaded.rejected_branches == std::vector<std::string>{"a1"});
-}
-
-TEST_CASE("a branch defined twice is rejected, a bad name too, and the others live") {
-  const Folder folder;
-  folder.write("branches.d/x.json", kMember);
-  folder.write("branches.d/Bad.json", kMember);
-  folder.write("branches.d/broken.json", "{");
-  folder.write("branches.d/fine.json", kMember);
-  const LoadedConfig loaded = folder.load(changed("/branches_dir", "branches.d"));
-  REQUIRE(loaded.config);
-  CHECK(loaded.errors.size() == 3);
-  CHECK(loaded.rejected_branches == std::vector<std::string>{"Bad", "broken", "x"});
-  CHECK(loaded.config->branches.size() == 1);
-  CHECK(has(all_errors(loaded), "is defined in " + folder.path("branches.d/x.json") + " too"));
-}
-
-TEST_CASE("paths are relative to the file they stand in") {
-  const Folder folder;
-  folder.write("branches.d/own.pw", "own\n", 0600);
-  folder.write("branches.d/a1.json", R"({"members": [{"name": "pg", "host": "10.0.0.1"}], "probe": {"password_file": "own.pw"}})");
-  folder.write("branches.d/a2.json", kMember);
-  Json document = changed("/branches_dir", "branches.d");
-  document["defaults"] = Json::parse(R"({"probe": {"password_file": "probe.pw"}, "backend_tls": {"ca": "ca.crt"}})");
-  const LoadedConfig loaded = folder.load(document);
-  INFO(all_errors(loaded));
-  REQUIRE(loaded.config);
-  CHECK(loaded.config->branches.at("a1")->probe.password.reveal() == "own");
-  CHECK(loaded.config->branches.at("a2")->probe.password.reveal() == "secret");
-  CHECK(loaded.config->branches.at("a1")->backend_tls.ca == folder.path("ca.crt"));
-}
-
-TEST_CASE("defaults lie under each branch: objects key by key, arrays whole, null takes away") {
-  const Folder folder;
-  folder.write("x.pw", "of x\n", 0600);
-  Json document = good();
-  document["defaults"] = Json::parse(R"({
-    "labels": {"team": "data", "cluster": "c-${branch}"}, "members": [{"name": "d", "host": "10.9.9.9"}],
-    "probe": {"user": "prober", "interval": "5s", "password_file": "${branch}.pw"}, "default_pool": "app", "zone": null})");
-  document["defaults"].erase("zone");
-  document["branches"]["x"]["probe"] = {{"interval", "2s"}};
-  document["branches"]["x"]["labels"] = {{"team", "web"}};
-  document["branches"]["x"]["default_pool"] = nullptr;
-  const LoadedConfig loaded = folder.load(document);
-  INFO(all_errors(loaded));
-  REQUIRE(loaded.config);
-  const BranchConfig& x = *loaded.config->branches.at("x");
-  CHECK(x.probe.user == "prober");
-  CHECK(x.probe.interval == 2s);
-  CHECK(x.probe.password.reveal() == "of x");
-  CHECK(x.labels.at("team") == "web");
-  CHECK(x.labels.at("cluster") == "c-x");
-  CHECK(x.members.size() == 2);
-  CHECK(x.default_pool.empty());
-}
-
-TEST_CASE("a fault in the defaults is said once, where it stands") {
-  const Folder folder;
-  Json document = good();
-  for (int i = 0; i < 50; ++i) document["branches"]["b" + std::to_string(i)] = Json::parse(kMember);
-  document["defaults"] = Json::parse(R"({"failover": {"dead_after": 0}})");
-  const LoadedConfig loaded = folder.load(document);
-  CHECK(loaded.config);
-  error_at(loaded, "/defaults/failover/dead_after");
-  CHECK(loaded.rejected_branches.size() == 51);
-}
-
-TEST_CASE("on reload a bad branch keeps its last good version while others go on") {
-  const Folder folder;
-  Json document = good();
-  document["branches"]["y"] = Json::parse(kMember);
-  const LoadedConfig first = folder.load(document);
-  REQUIRE(first.config);
-  document["branches"]["x"]["members"][0]["port"] = 0;
-  document["branches"]["y"]["members"][0]["port"] = 5433;
-  document["branches"]["z"] = Json::parse(R"({"members": []})");
-  const LoadedConfig second = folder.load(document, first.config.get());
-  REQUIRE(second.config);
-  CHECK(second.rejected_branches == std::vector<std::string>{"x", "z"});
-  CHECK(second.config->branches.at("x") == first.config->branches.at("x"));
-  CHECK(second.config->branches.at("y")->members[0].port == 5433);
-  CHECK_FALSE(second.config->branches.contains("z"));
-}
-
-TEST_CASE("on reload an unchanged branch keeps its object, a changed secret makes a new one") {
-  const Folder folder;
-  Json document = good();
-  document["branches"]["y"] = Json::parse(kMember);
-  const LoadedConfig first = folder.load(document);
-  document["workers"] = 2;
-  const LoadedConfig same = folder.load(document, first.config.get());
-  CHECK(same.config->branches.at("x") == first.config->branches.at("x"));
-  folder.write("probe.pw", "another\n", 0600);
-  const LoadedConfig turned = folder.load(document, same.config.get());
-  CHECK(turned.config->branches.at("x") != first.config->branches.at("x"));
-  CHECK(turned.config->branches.at("x")->probe.password.reveal() == "another");
-  CHECK(turned.config->branches.at("y") == first.config->branches.at("y"));
-  document["branches"].erase("y");
-  CHECK_FALSE(folder.load(document, turned.config.get()).config->branches.contains("y"));
-}
-
-TEST_CASE("a branch of a broken file keeps its last good version") {
-  const Folder folder;
-  folder.write("branches.d/a1.json", kMember);
-  const Json document = changed("/branches_dir", "branches.d");
-  const LoadedConfig first = folder.load(document);
-  folder.write("branches.d/a1.json", "{");
-  const LoadedConfig second = folder.load(document, first.config.get());
-  CHECK(second.config->branches.at("a1") == first.config->branches.at("a1"));
 }
 
 // --- limits of the machine ---
@@ -447,66 +313,12 @@ TEST_CASE("max_connections that RLIMIT_NOFILE cannot give is an error only when 
   Json document = good();
   document["workers"] = 1;
   const auto loaded = folder.load(document);
-  const std::uint32_t most = static_cast<std::uint32_t>((limit.rlim_max - descriptors_needed(*loaded.config, 0, 1)) / 2);
+  const std::uint32_t most =
+      static_cast<std::uint32_t>((limit.rlim_max - descriptors_needed(*loaded.config, 0, 1)) / 2);
   document["limits"]["max_connections"] = most;
   CHECK(folder.load(document).config);
   document["limits"]["max_connections"] = most + 1;
   CHECK(has(fatal_at(folder, document, "/limits/max_connections"), "RLIMIT_NOFILE"));
-}
-
-TEST_CASE("the default for max_connections is what fits, 1 to 20,000") {
-  const Folder folder;
-  const LoadedConfig loaded = folder.load(good());
-  REQUIRE(loaded.config);
-  const Config& config = *loaded.config;
-  const std::uint64_t fixed = descriptors_needed(config, 0, 2);
-  CHECK(descriptors_needed(config, 100, 2) == fixed + 200);
-  CHECK(default_max_connections(config, fixed + 199, 2) == 99);
-  CHECK(default_max_connections(config, fixed + 200, 2) == 100);
-  CHECK(default_max_connections(config, fixed + 201, 2) == 100);
-  CHECK(default_max_connections(config, 3, 2) == 1);
-  CHECK(default_max_connections(config, fixed + 39'999, 2) == 19'999);
-  CHECK(default_max_connections(config, 1'000'000, 2) == 20'000);
-}
-
-// --- address ranges ---
-
-bool contains(const char* range, const std::string& address) {
-  const auto parsed = Cidr::parse(range);
-  REQUIRE(parsed);
-  std::uint8_t ip[16];
-  SocketAddress::from_numeric(address, 0).mapped_ip(ip);
-  return parsed->contains(ip);
-}
-
-TEST_CASE("an address range contains its first and last address and not their neighbours") {
-  CHECK(contains("10.1.0.0/16", "10.1.0.0"));
-  CHECK(contains("10.1.0.0/16", "10.1.255.255"));
-  CHECK_FALSE(contains("10.1.0.0/16", "10.0.255.255"));
-  CHECK_FALSE(contains("10.1.0.0/16", "10.2.0.0"));
-  CHECK(contains("192.0.2.4/31", "192.0.2.5"));
-  CHECK_FALSE(contains("192.0.2.4/31", "192.0.2.6"));
-  CHECK(contains("192.0.2.4", "192.0.2.4"));
-  CHECK_FALSE(contains("192.0.2.4", "192.0.2.5"));
-  CHECK(contains("2001:db8::/32", "2001:db8:ffff::1"));
-  CHECK_FALSE(contains("2001:db8::/32", "2001:db9::"));
-  CHECK(contains("2001:db8::/33", "2001:db8:7fff::"));
-  CHECK_FALSE(contains("2001:db8::/33", "2001:db8:8000::"));
-}
-
-TEST_CASE("everything of one family is nothing of the other") {
-  CHECK(contains("0.0.0.0/0", "8.8.8.8"));
-  CHECK_FALSE(contains("0.0.0.0/0", "2001:db8::1"));
-  CHECK(contains("::/0", "2001:db8::1"));
-  CHECK_FALSE(contains("::/0", "8.8.8.8"));
-  CHECK(contains("0.0.0.0/0", "::ffff:8.8.8.8"));
-}
-
-TEST_CASE("what is no clean range is refused") {
-  for (const char* bad : {"", "/", "10.0.0.0/", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/08", "10.0.0.0/-1", "10.0.0.0/8 ", "10.0.0/8", "::/129",
-                          "2001:db8::1/32", "all", "10.0.0.0/8/8", "[::]/0", "10.0.0.0/255.0.0.0"}) {
-    CHECK_FALSE(Cidr::parse(bad));
-  }
 }
 
 }  // namespace

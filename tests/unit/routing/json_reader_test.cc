@@ -16,8 +16,9 @@ TEST_CASE("comments are read over") {
 }
 
 TEST_CASE("the builder makes what nlohmann's own makes") {
-  for (const char* text : {"{}", "[]", "17", "-3", "1.5e3", "\"\\u00e4\\n\"", "null", "[[[]],{\"a\":{\"b\":[{},{\"c\":[1,[2]]}]}}]",
-                           "18446744073709551615", "{\"\": {\"\": []}}"}) {
+  for (const char* text :
+       {"{}", "[]", "17", "-3", "1.5e3", "\"\\u00e4\\n\"", "null", "[[[]],{\"a\":{\"b\":[{},{\"c\":[1,[2]]}]}}]",
+        "18446744073709551615", "{\"\": {\"\": []}}"}) {
     const auto parsed = parse_json(text);
     REQUIRE(parsed.value);
     CHECK(*parsed.value == Json::parse(text));

@@ -7,7 +7,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr base::Instant at(std::chrono::seconds seconds) { return base::Instant(seconds); }
+constexpr base::Instant at(std::chrono::seconds seconds) {
+  return base::Instant(seconds);
+}
 
 TEST_CASE("without a sample of the primary nothing is known") {
   const LagRing ring;

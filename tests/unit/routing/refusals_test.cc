@@ -75,7 +75,8 @@ TEST_CASE("wrong password, unknown role, no verifier and a hidden branch look th
 
 TEST_CASE("what an operator must mend is told to the log only") {
   const Refusal fault = backend_fault("x", "certificate of pg-0 has expired");
-  for (const std::string& told : {fault.message, fault.detail, fault.hint}) CHECK(told.find("pg-0") == std::string::npos);
+  for (const std::string& told : {fault.message, fault.detail, fault.hint})
+    CHECK(told.find("pg-0") == std::string::npos);
   CHECK(fault.log_detail == "certificate of pg-0 has expired");
 }
 

@@ -6,165 +6,22 @@
 #include <string>
 #include <vector>
 
+#include "tests/unit/routing/selection_support.h"
+
 namespace pointsman::routing {
 namespace {
 
 using namespace std::chrono_literals;
-
-constexpr base::Instant kNow{1000s};
-
-/// pg-0 the primary in zone a, pg-1 in zone a and pg-2 in zone b good replicas; PgBouncers beside all; pools app and reads.
-struct Branch {
-  std::shared_ptr<BranchConfig> config = std::make_shared<BranchConfig>();
-  BranchView view;
-
-  explicit Branch(std::size_t members = 3) {
-    config->name = "x";
-    for (std::size_t i = 0; i < members; ++i) {
-      const std::string host = "10.0.0." + std::to_string(10 + i);
-      const std::string zone = i < 2 ? "a" : "b";
-      config->members.push_back({"pg-" + std::to_string(i), host, 5432, 6432, zone});
-      MemberView member;
-      member.name = config->members.back().name;
-      member.host = host;
-      member.zone = zone;
-      member.address = SocketAddress::from_numeric(host, 5432);
-      member.pgbouncer_address = SocketAddress::from_numeric(host, 6432);
-      member.role = i == 0 ? MemberRole::kPrimary : MemberRole::kReplica;
-      member.state = MemberState::kOk;
-      member.sampled_at = kNow;
-      member.position = 0x1000;
-      if (i > 0) member.lag_seconds = 0.1;
-      view.members.push_back(member);
-    }
-    add_pool("app", true, {{"10.0.1.1", "a"}});
-    add_pool("reads", false, {{"10.0.1.2", "a"}, {"10.0.1.3", "b"}});
-    view.config = config;
-    view.active = view.settled = true;
-    view.primary = 0;
-  }
-  void add_pool(const std::string& name, bool to_primary, const std::vector<std::pair<std::string, std::string>>& endpoints) {
-    PoolConfig pool;
-    pool.name = name;
-    pool.to_primary = to_primary;
-    PoolView seen{name, to_primary, {}};
-    for (const auto& [host, zone] : endpoints) {
-      pool.endpoints.push_back({host, 6432, zone});
-      seen.endpoints.push_back({host, SocketAddress::from_numeric(host, 6432), zone});
-    }
-    config->pools.push_back(pool);
-    view.pools.push_back(seen);
-  }
-  void all_lagging(double pg1, double pg2) {
-    view.members[1].state = view.members[2].state = MemberState::kLagging;
-    view.members[1].lag_seconds = pg1;
-    view.members[2].lag_seconds = pg2;
-  }
-};
-
-RouteRequest request(ListenerMode mode, TargetKind kind, std::string pool = {}) {
-  RouteRequest made;
-  made.mode = mode;
-  made.target = {kind, std::move(pool)};
-  made.now = kNow;
-  return made;
-}
-RouteRequest to_primary() { return request(ListenerMode::kDirect, TargetKind::kDefault); }
-RouteRequest to_replica() { return request(ListenerMode::kDirect, TargetKind::kReplica); }
-RouteRequest pooled() { return request(ListenerMode::kPooled, TargetKind::kDefault); }
-RouteRequest to_pool(const char* name) { return request(ListenerMode::kPooled, TargetKind::kPool, name); }
-
-Decision decided(const Branch& branch, const RouteRequest& request) {
-  const RouteResult result = choose(branch.view, request);
-  REQUIRE(std::holds_alternative<Decision>(result));
-  return std::get<Decision>(result);
-}
-NotNow not_now(const Branch& branch, const RouteRequest& request, Reason reason) {
-  const RouteResult result = choose(branch.view, request);
-  REQUIRE(std::holds_alternative<NotNow>(result));
-  const NotNow later = std::get<NotNow>(result);
-  CHECK(to_word(later.refusal.reason) == to_word(reason));
-  CHECK(later.refusal.sqlstate == "57P03");
-  CHECK_FALSE(later.refusal.hint.empty());
-  return later;
-}
-Refusal refused(const Branch& branch, const RouteRequest& request, Reason reason, std::string_view sqlstate) {
-  const RouteResult result = choose(branch.view, request);
-  REQUIRE(std::holds_alternative<Refusal>(result));
-  const Refusal refusal = std::get<Refusal>(result);
-  CHECK(to_word(refusal.reason) == to_word(reason));
-  CHECK(refusal.sqlstate == sqlstate);
-  return refusal;
-}
-Refusal refused_statically(const Branch& branch, const RouteRequest& request, Reason reason, std::string_view sqlstate) {
-  const auto refusal = check_static(*branch.config, request);
-  REQUIRE(refusal);
-  CHECK(to_word(refusal->reason) == to_word(reason));
-  CHECK(refusal->sqlstate == sqlstate);
-  CHECK_FALSE(refusal->hint.empty());
-  CHECK(refusal->detail.empty());
-  return *refusal;
-}
-
-// --- what configuration alone decides ---
-
-TEST_CASE("lawful targets pass the static check") {
-  const Branch branch;
-  for (const RouteRequest& lawful : {to_primary(), to_replica(), pooled(), to_pool("app"), to_pool("reads"),
-                                     request(ListenerMode::kDirect, TargetKind::kPrimary),
-                                     request(ListenerMode::kPooled, TargetKind::kPrimary)}) {
-    CHECK_FALSE(check_static(*branch.config, lawful));
-  }
-}
-
-TEST_CASE("a pool on the direct port is refused with the port to use") {
-  const Branch branch;
-  const Refusal refusal = refused_statically(branch, request(ListenerMode::kDirect, TargetKind::kPool, "app"), Reason::kWrongPort, "28000");
-  CHECK(refusal.hint.find("6432") != std::string::npos);
-  refused_statically(branch, request(ListenerMode::kDirect, TargetKind::kPool, "nope"), Reason::kUnknownPool, "28000");
-}
-
-TEST_CASE("replica on the pooled port is refused with the port to use") {
-  const Refusal refusal = refused_statically(Branch(), request(ListenerMode::kPooled, TargetKind::kReplica), Reason::kWrongPort, "28000");
-  CHECK(refusal.hint.find("5432") != std::string::npos);
-}
-
-TEST_CASE("an unknown pool is refused by name") {
-  const Refusal refusal = refused_statically(Branch(), to_pool("nope"), Reason::kUnknownPool, "28000");
-  CHECK(refusal.message == "branch \"x\" has no pool \"nope\"");
-}
-
-TEST_CASE("a branch of one member has no replica to offer") {
-  refused_statically(Branch(1), to_replica(), Reason::kNoReplica, "0A000");
-  CHECK_FALSE(check_static(*Branch(2).config, to_replica()));
-}
-
-TEST_CASE("without PgBouncer and default pool a plain pooled login is refused") {
-  Branch branch;
-  for (MemberConfig& member : branch.config->members) member.pgbouncer_port = 0;
-  refused_statically(branch, pooled(), Reason::kNoLocalPool, "0A000");
-  CHECK_FALSE(check_static(*branch.config, to_pool("app")));
-  branch.config->default_pool = "app";
-  CHECK_FALSE(check_static(*branch.config, pooled()));
-}
-
-TEST_CASE("replication passes on direct routes and is refused on pools") {
-  const Branch branch;
-  for (RouteRequest direct : {to_primary(), to_replica()}) {
-    direct.replication = true;
-    CHECK_FALSE(check_static(*branch.config, direct));
-  }
-  for (RouteRequest pool : {pooled(), to_pool("app")}) {
-    pool.replication = true;
-    refused_statically(branch, pool, Reason::kWrongPort, "0A000");
-  }
-}
-
-TEST_CASE("session options about replicas are refused on pools") {
-  RouteRequest with = pooled();
-  with.options.min_lsn = 1;
-  refused_statically(Branch(), with, Reason::kBadOption, "22023");
-}
+using test::Branch;
+using test::decided;
+using test::kNow;
+using test::not_now;
+using test::pooled;
+using test::refused;
+using test::request;
+using test::to_pool;
+using test::to_primary;
+using test::to_replica;
 
 // --- the primary ---
 
@@ -509,40 +366,6 @@ TEST_CASE("a pool none of whose endpoints can be reached: not now") {
   not_now(branch, again, Reason::kBackendUnreachable);
   branch.view.pools[0].endpoints[0].address = {};
   not_now(branch, to_pool("app"), Reason::kBackendUnreachable);
-}
-
-// --- what follows from a decision ---
-
-TEST_CASE("each leg has its own TLS settings") {
-  Branch branch;
-  branch.config->backend_tls.ca = "backend";
-  const Decision direct = decided(branch, to_primary());
-  const Decision local = decided(branch, pooled());
-  const Decision pool = decided(branch, to_pool("reads"));
-  for (const Decision& decision : {direct, local, pool}) CHECK(tls_for(*branch.config, decision).ca == "backend");
-  branch.config->pgbouncer_tls.emplace().ca = "bouncer";
-  CHECK(tls_for(*branch.config, direct).ca == "backend");
-  CHECK(tls_for(*branch.config, local).ca == "bouncer");
-  CHECK(tls_for(*branch.config, pool).ca == "bouncer");
-  branch.config->pools[1].tls.emplace().ca = "own";
-  CHECK(tls_for(*branch.config, pool).ca == "own");
-  CHECK(tls_for(*branch.config, decided(branch, to_pool("app"))).ca == "bouncer");
-}
-
-TEST_CASE("the name to verify is the configured one, else the host") {
-  Branch branch;
-  CHECK(server_name_for(branch.view, decided(branch, to_primary())) == "10.0.0.10");
-  const Decision pool = decided(branch, to_pool("app"));
-  CHECK(server_name_for(branch.view, pool) == "10.0.1.1");
-  branch.config->backend_tls.server_name = "cluster-rw";
-  CHECK(server_name_for(branch.view, pool) == "cluster-rw");
-}
-
-TEST_CASE("destinations are named for logs") {
-  const Branch branch;
-  CHECK(destination_name(branch.view, decided(branch, to_primary())) == "pg-0");
-  CHECK(destination_name(branch.view, decided(branch, pooled())) == "pg-0 (pgbouncer)");
-  CHECK(destination_name(branch.view, decided(branch, to_pool("app"))) == "app/10.0.1.1:6432");
 }
 
 TEST_CASE("explain says a line per candidate, with the verdict on each") {

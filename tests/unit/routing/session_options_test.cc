@@ -16,8 +16,8 @@ TEST_CASE("a WAL position is two hexadecimal halves of 1 to 8 digits") {
   CHECK(parse_lsn("0/0") == Lsn{0});
   CHECK(parse_lsn("FFFFFFFF/FFFFFFFF") == std::numeric_limits<Lsn>::max());
   CHECK(parse_lsn("00000001/1") == Lsn{0x100000001});
-  for (const char* bad : {"", "/", "1", "1/", "/1", "1/2/3", "123456789/0", "0/123456789", "g/0", "0/g", " 1/0", "1/0 ", "+1/0",
-                          "-1/0", "0x1/0", "1 /0"}) {
+  for (const char* bad : {"", "/", "1", "1/", "/1", "1/2/3", "123456789/0", "0/123456789", "g/0", "0/g", " 1/0", "1/0 ",
+                          "+1/0", "-1/0", "0x1/0", "1 /0"}) {
     CHECK_FALSE(parse_lsn(bad));
   }
 }
@@ -38,8 +38,8 @@ TEST_CASE("a duration is digits and one unit") {
   CHECK(parse_duration("0") == 0s);
   CHECK(parse_duration("0s") == 0s);
   CHECK(parse_duration("007s") == 7s);
-  for (const char* bad : {"", "s", "10", "1 s", " 1s", "1s ", "-1s", "+1s", "1.5s", "1S", "1d", "1us", "1sec", "1s1ms", "ms", "0x1s",
-                          "99999999999999999999s"}) {
+  for (const char* bad : {"", "s", "10", "1 s", " 1s", "1s ", "-1s", "+1s", "1.5s", "1S", "1d", "1us", "1sec", "1s1ms",
+                          "ms", "0x1s", "99999999999999999999s"}) {
     CHECK_FALSE(parse_duration(bad));
   }
 }
@@ -102,14 +102,16 @@ TEST_CASE("a bad value is refused with the option's name and what is allowed, an
     const char* value;
     const char* allowed;
   };
-  for (const Case& bad : {Case{"min_lsn", "now", "16/B374D848"}, Case{"wait", "5", "500ms"}, Case{"max_lag", "-1s", "500ms"},
-                          Case{"fallback", "replica", "least_lagged, primary, error"}, Case{"fallback", "Primary", "error"},
-                          Case{"explain", "maybe", "on, off"}, Case{"explain", "", "on, off"}}) {
+  for (const Case& bad :
+       {Case{"min_lsn", "now", "16/B374D848"}, Case{"wait", "5", "500ms"}, Case{"max_lag", "-1s", "500ms"},
+        Case{"fallback", "replica", "least_lagged, primary, error"}, Case{"fallback", "Primary", "error"},
+        Case{"explain", "maybe", "on, off"}, Case{"explain", "", "on, off"}}) {
     SessionOptions options;
     const auto refusal = options.set(bad.name, bad.value);
     REQUIRE(refusal);
     CHECK(refusal->sqlstate == "22023");
-    CHECK(refusal->message == "invalid value for parameter \"pointsman." + std::string(bad.name) + "\": \"" + bad.value + "\"");
+    CHECK(refusal->message ==
+          "invalid value for parameter \"pointsman." + std::string(bad.name) + "\": \"" + bad.value + "\"");
     CHECK(refusal->hint.find(bad.allowed) != std::string::npos);
     CHECK_FALSE(options.min_lsn);
     CHECK_FALSE(options.wait);

@@ -16,8 +16,8 @@ std::string fault(std::string_view text) {
 }
 
 TEST_CASE("roles, verifiers, comments and empty lines of a PgBouncer userlist") {
-  const auto parsed = parse_userlist("; made by hand\n\"app\" \"" + kVerifier + "\"\n\n  \t\r\n \"a.b\"\t \"" + kVerifier +
-                                     "\" trailing fields\r\n;\"x\" \"y\"\n\"last\" \"" + kVerifier + "\"");
+  const auto parsed = parse_userlist("; made by hand\n\"app\" \"" + kVerifier + "\"\n\n  \t\r\n \"a.b\"\t \"" +
+                                     kVerifier + "\" trailing fields\r\n;\"x\" \"y\"\n\"last\" \"" + kVerifier + "\"");
   REQUIRE(parsed.ok());
   CHECK(parsed.value().size() == 3);
   CHECK(parsed.value().at("app") == kVerifier);
@@ -32,7 +32,8 @@ TEST_CASE("a doubled quote stands for one") {
 }
 
 TEST_CASE("secrets that are no SCRAM verifier are not kept") {
-  const auto parsed = parse_userlist("\"old\" \"md5" + std::string(32, 'a') + "\"\n\"clear\" \"hunter2\"\n\"none\" \"\"\n");
+  const auto parsed =
+      parse_userlist("\"old\" \"md5" + std::string(32, 'a') + "\"\n\"clear\" \"hunter2\"\n\"none\" \"\"\n");
   REQUIRE(parsed.ok());
   CHECK(parsed.value().at("old") == "md5");
   CHECK(parsed.value().at("clear") == "");

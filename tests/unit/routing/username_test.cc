@@ -28,7 +28,9 @@ Refusal refused(std::string_view user, const FixedRoute& fixed = {}) {
   return refusal;
 }
 
-bool says(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+bool says(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST_CASE("role and branch are split at the last dot left of the bar") {
   const UserName plain = accepted("app.x7k2");
@@ -110,7 +112,8 @@ TEST_CASE("a pool name may hold underscores but is no reserved word") {
   CHECK_FALSE(is_pool_name(std::string(64, 'p')));
   CHECK_FALSE(is_pool_name("_a"));
   CHECK_FALSE(is_pool_name("Reads"));
-  for (const char* word : {"primary", "replica", "local", "any", "standby", "rw", "ro", "default"}) CHECK_FALSE(is_pool_name(word));
+  for (const char* word : {"primary", "replica", "local", "any", "standby", "rw", "ro", "default"})
+    CHECK_FALSE(is_pool_name(word));
   for (const char* word : {"local", "any", "standby", "rw", "ro", "default"}) {
     CHECK(says(refused(std::string("app.x|") + word).message, "reserved word"));
   }
@@ -119,7 +122,8 @@ TEST_CASE("a pool name may hold underscores but is no reserved word") {
 }
 
 TEST_CASE("a role is compared byte for byte: nothing is folded, trimmed or decoded") {
-  for (const std::string role : {"App", " app", "app ", "a\"b", "a'b", "a\\b", "100%", "a%20b", "\xff\xfe", "a\tb", "ａpp", "a@b"}) {
+  for (const std::string role :
+       {"App", " app", "app ", "a\"b", "a'b", "a\\b", "100%", "a%20b", "\xff\xfe", "a\tb", "ａpp", "a@b"}) {
     CHECK(accepted(role + ".x").role == role);
   }
   refused("app.x ");
@@ -197,8 +201,11 @@ TEST_CASE("escaping leaves readable text alone and makes the rest visible") {
   CHECK(escape_for_log("plain text ~ ä € 𝄞") == "plain text ~ ä € 𝄞");
   CHECK(escape_for_log(std::string("\0\x01\x1f\x7f", 4)) == "\\x00\\x01\\x1f\\x7f");
   CHECK(escape_for_log("a\"b'c\\d") == "a\\x22b\\x27c\\x5cd");
-  CHECK(escape_for_log("\xc2\x85") == "\\xc2\\x85");                    // NEL, a C1 control
-  CHECK(escape_for_log("\xe2\x80\xae" "abc") == "\\xe2\\x80\\xae" "abc");  // right-to-left override
+  CHECK(escape_for_log("\xc2\x85") == "\\xc2\\x85");  // NEL, a C1 control
+  CHECK(escape_for_log("\xe2\x80\xae"
+                       "abc") ==
+        "\\xe2\\x80\\xae"
+        "abc");  // right-to-left override
   CHECK(escape_for_log("\xff") == "\\xff");
   CHECK(escape_for_log("\xc0\x80") == "\\xc0\\x80");           // overlong
   CHECK(escape_for_log("\xed\xa0\x80") == "\\xed\\xa0\\x80");  // surrogate

@@ -302,7 +302,7 @@ TEST_CASE("without a primary the login is held, bounded, and goes on when one is
     drive.event([&](proxy::SessionCore& core) { core.on_snapshot(drive.now); });
     CHECK(drive.services.held == 0);
     CHECK(drive.connected_to == "127.0.0.1:6000");
-    CHECK(drive.core->identity().decision->reason == routing::Reason::kHeld);
+    CHECK(drive.core->record().identity.decision->reason == routing::Reason::kHeld);
   }
   SUBCASE("the hold expires with 57P03") {
     drive.advance_to(9.9);
@@ -521,8 +521,8 @@ TEST_CASE("a PROXY header is required where configured, and only from trusted pe
   drive.client("PROXY TCP4 192.0.2.7 127.0.0.1 5000 5432\r\n");
   drive.client(startup_packet({{"user", "app.b1"}}));
   CHECK(drive.asked);
-  REQUIRE(drive.core->proxied_source());
-  CHECK(drive.core->proxied_source()->to_string() == "192.0.2.7:5000");
+  REQUIRE(drive.core->record().proxied_source);
+  CHECK(drive.core->record().proxied_source->to_string() == "192.0.2.7:5000");
   Drive missing(listener);
   missing.client(startup_packet({{"user", "app.b1"}}));
   REQUIRE(missing.finished);
