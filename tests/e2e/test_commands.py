@@ -42,7 +42,8 @@ def test_a_good_configuration_is_good(checked):
 
 
 def test_comments_and_private_keys_are_allowed(checked):
-    result = checked(lambda config: config.update({"x-note": {"anything": [1, 2]}}), text=lambda text: "// a comment\n" + text.replace("{", "{ // another\n", 1))
+    result = checked(lambda config: config.update({"x-note": {"anything": [1, 2]}}),
+                     text=lambda text: "// a comment\n" + text.replace("{", "{ // another\n", 1))
     assert (result.returncode, result.stderr) == (0, "")
 
 
