@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from harness.router import Router, router_binary
+from harness.system import wait_until
 from harness.wire import Wire
 from harness.world import BRANCH
 
@@ -103,6 +104,7 @@ def test_ten_thousand_relayed_reads_call_operator_new_not_once(counted_router, t
     wire = None if tls else Wire(router.port())
     session = router.login(USER, wire=wire)
     worker = _worker_thread(router, session, counts)
+    wait_until(lambda: len(router.sessions()) == 1, "the other session to have ended")
     before = counts()[worker]
     for number in range(_TRANSACTIONS):   # a query and its answer: two relayed reads each
         assert session.value(f"SELECT {number}") == str(number)
