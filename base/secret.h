@@ -48,7 +48,7 @@ class SecretString {
   explicit SecretString(std::string text) : text_(std::move(text)) {}
   SecretString(const SecretString&) = default;
   SecretString& operator=(const SecretString&) = default;
-  SecretString(SecretString&& other) noexcept : text_(other.text_) { other.clear(); }
+  SecretString(SecretString&& other) noexcept { *this = std::move(other); }
   SecretString& operator=(SecretString&& other) noexcept {
     if (this != &other) {
       clear();

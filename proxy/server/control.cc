@@ -45,8 +45,8 @@ int Control::run() {
   if (!read_first_config()) return 1;
   set_limits();
   std::vector<std::vector<int>> listening;
-  POINTSMAN_CHECK(uv_loop_init(&loop_) == 0);
   if (!open_listeners(listening)) return 1;
+  POINTSMAN_CHECK(uv_loop_init(&loop_) == 0);
   start_log(config_->log_level, config_->log_format);
   open_handles();
 
@@ -60,11 +60,6 @@ int Control::run() {
   std::vector<Worker*> all;
   for (auto& worker : workers_) all.push_back(worker.get());
   for (std::uint32_t i = 0; i < worker_count_; ++i) workers_[i]->set_up(listening[i], all);
-  admin_ = std::make_unique<AdminServer>(&loop_, *this);
-  if (!open_admin()) {
-    stop_log();
-    return 1;
-  }
   for (auto& worker : workers_) {
     threads_.emplace_back([raw = worker.get()] {
       pthread_setname_np(pthread_self(), ("worker-" + std::to_string(raw->index())).c_str());
@@ -72,6 +67,21 @@ int Control::run() {
     });
   }
   workers_running_ = workers_.size();
+  admin_ = std::make_unique<AdminServer>(&loop_, *this);
+  const bool complete = open_admin();
+  if (complete) {
+    announce();
+  } else {
+    stop_workers();   // and everything else goes down in order
+  }
+  uv_run(&loop_, UV_RUN_DEFAULT);
+  const int closed = uv_loop_close(&loop_);
+  stop_log();
+  POINTSMAN_CHECK(closed == 0);   // our leak check
+  return complete ? 0 : 1;
+}
+
+void Control::announce() {
   listening_ = true;
   watch_.watch(watched_paths_, watched_print_);
   for (const auto& listener : config_->listeners) {
@@ -82,12 +92,6 @@ int Control::run() {
   log_record(LogLevel::kInfo, "ready",
              {{"version", std::string(version())}, {"workers", std::to_string(worker_count_)}, {"branches", std::to_string(config_->branches.size())},
               {"max_connections", std::to_string(max_connections_)}, {"config", config_->file}});
-
-  uv_run(&loop_, UV_RUN_DEFAULT);
-  const int closed = uv_loop_close(&loop_);
-  stop_log();
-  POINTSMAN_CHECK(closed == 0);   // our leak check
-  return 0;
 }
 
 bool Control::read_first_config() {

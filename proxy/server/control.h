@@ -71,6 +71,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   bool open_listeners(std::vector<std::vector<int>>& per_worker);
   void set_limits();
   bool open_admin();
+  void announce();
   void open_handles();
   void handle(ToControl&& message);
   void on_signal(int signal);

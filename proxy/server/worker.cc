@@ -20,6 +20,7 @@ namespace {
 constexpr std::size_t kMaxCachedVerifiers = 20'000;
 constexpr base::Duration kWantAgainAfter = std::chrono::seconds(5);
 constexpr std::uint64_t kQuietSweepMs = 2'000;
+constexpr std::uint64_t kLastCancelsMs = 1'000;
 constexpr std::size_t kReleasesWorthTrim = 64;   // two megabytes of OpenSSL's record buffers
 /// Handshake steps (about 0.3 ms of CPU each) per millisecond of the loop's clock.
 constexpr std::uint32_t kHandshakesPerMs = 8;
@@ -181,8 +182,8 @@ void Worker::bury() {
   for (Session* session : dead_sessions_) delete session;
   dead_sessions_.clear();
   dead_dials_.clear();
-  if (!stopping_) start_waiting_cancels();
-  if (stopping_ && sessions_.empty() && dials_.empty()) close_handles();
+  start_waiting_cancels();
+  if (stopping_ && sessions_.empty() && dials_.empty() && waiting_cancels_.empty()) close_handles();
   if (draining_ && sessions_.empty() && !empty_reported_) {
     empty_reported_ = true;
     control_.post(WorkerEmpty{index_});
@@ -526,9 +527,17 @@ void Worker::apply(BeginDrain&&) {
 
 void Worker::apply(StopNow&&) {
   if (stopping_) return;
-  stopping_ = true;
   for (auto& listener : listeners_) listener->close();
   for (Session* session : all_sessions()) session->stop(draining_ ? EndReason::kDrained : EndReason::kStopped);
+  stopping_ = true;
+  // Requests that were cut off are cancelled at their backends, but the end does not wait long for that.
+  active_tls_.clear();
+  uv_timer_start(
+      &quiet_timer_, [](uv_timer_t* timer) { static_cast<Worker*>(timer->data)->drop_cancels(); }, kLastCancelsMs, 0);
+  uv_idle_start(&burial_, [](uv_idle_t* idle) { static_cast<Worker*>(idle->data)->bury(); });
+}
+
+void Worker::drop_cancels() {
   waiting_cancels_.clear();
   std::vector<CancelDial*> dials;
   for (const auto& [raw, dial] : dials_) dials.push_back(raw);

@@ -120,6 +120,7 @@ class Worker final : public AcceptSink {
   base::TokenBucket& guesses_of(const std::uint8_t (&source)[16]);
   void bury();
   void sweep_quiet();
+  void drop_cancels();
   void close_handles();
   std::vector<Session*> all_sessions();
 

@@ -28,7 +28,7 @@ struct CancelTarget {
 class CancelDial final : private SocketOwner, private WheelEntry {
  public:
   CancelDial(Worker& worker, CancelTarget target);
-  ~CancelDial();
+  ~CancelDial() override;
   /// The worker is told once, by cancel_dial_done(); then the object may be deleted.
   void start();
   void stop() { finish(false); }

@@ -369,8 +369,7 @@ void Session::on_writable(Socket& socket) {
   if (stage_ == Stage::kLingering) {
     linger(end_reason_);   // the last words are out: FIN, and a moment for the client
   } else if (stage_ == Stage::kClientGone && !is_client) {
-    backend_.say_goodbye(worker_.scratch(), worker_.pool());
-    if (!backend_.pending()) backend_.socket.shutdown_write();
+    backend_.socket.shutdown_write();
   } else if (stage_ != Stage::kLogin) {
     if (draining_ && stage_ == Stage::kRelay && idle()) {
       end_at_boundary();

@@ -30,7 +30,7 @@ class Worker;
 class Session final : private SocketOwner, private CoreServices, private WheelEntry {
  public:
   Session(Worker& worker, std::uint64_t id, std::size_t listener, const routing::SocketAddress& peer, bool over_limit, base::Instant now);
-  ~Session();
+  ~Session() override;
 
   /// Takes the accepted descriptor. False: it could not be watched; the session may be deleted at once.
   bool start(int fd);

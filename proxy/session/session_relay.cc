@@ -90,7 +90,8 @@ bool Session::idle() const {
 /// still delivered as long as somebody can take them.
 void Session::client_ended(bool by_error) {
   if (stage_ == Stage::kClosing || stage_ == Stage::kLingering) return;
-  const bool orderly = idle() || (from_client_.at_boundary() && from_client_.last_tag() == 'X');
+  const bool was_idle = idle();
+  const bool orderly = was_idle || (from_client_.at_boundary() && from_client_.last_tag() == 'X');
   if (!ended_) {
     ended_ = true;
     end_reason_ = by_error && !orderly ? EndReason::kClientError : EndReason::kClientClosed;
@@ -106,10 +107,10 @@ void Session::client_ended(bool by_error) {
     return;
   }
   stage_ = Stage::kClientGone;
-  if (!backend_.pending()) {
-    backend_.say_goodbye(worker_.scratch(), worker_.pool());
-    if (!backend_.pending()) backend_.socket.shutdown_write();
-  }
+  // A close_notify that the backend never reads would turn its end into a reset, and a reset throws away what it has not sent yet: while an answer may
+  // still come, a bare FIN has to do.
+  if (was_idle) backend_.say_goodbye(worker_.scratch(), worker_.pool());
+  if (!backend_.pending()) backend_.socket.shutdown_write();
   if (!client_.pending() || by_error) backend_.socket.want_read(true);
   worker_.wheel().arm(*this, now() + (orderly ? kLastFlush : kClientGoneGrace));
 }
@@ -191,7 +192,11 @@ void Session::end_at_boundary() {
 }
 
 void Session::stop(EndReason reason) {
-  if (stage_ == Stage::kRelay && idle()) end_at_boundary();
+  if (stage_ == Stage::kRelay && idle()) {
+    end_at_boundary();
+  } else if (stage_ == Stage::kRelay) {
+    worker_.cancel_of(*this);   // nobody will read the answer, and the backend would go on with the request
+  }
   begin_close(reason);
 }
 

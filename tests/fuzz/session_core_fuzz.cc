@@ -116,7 +116,7 @@ class Scene {
     while (auto action = core_->poll_action()) {
       POINTSMAN_CHECK(++count <= kMaxActionsPerEvent);
       POINTSMAN_CHECK(!over());  // Finish and BeginRelay are the last
-      std::visit([this](auto& value) { take(value); }, *action);
+      std::visit([this](auto& value) { this->take(value); }, *action);
     }
     POINTSMAN_CHECK(!was_over || count == 0);
     POINTSMAN_CHECK(core_->closed() == finished_ && core_->relaying() == relaying_);
@@ -135,6 +135,8 @@ class Scene {
       return;
     }
     judge_messages(send.bytes, false);
+    // Without a proof of his own (passthrough) a stranger learns nothing about the members.
+    if (clean_ && passthrough_) POINTSMAN_CHECK(send.bytes.find("pg-") == std::string::npos);
     inbox_ += send.bytes;
   }
   void take(proxy::StartClientTls&) {
@@ -229,6 +231,7 @@ class Scene {
       accepted += tag == 'R' && body == std::string(4, '\0');
       if (tag == 'E') said_fatal_ = true;
       if (tag == 'v') POINTSMAN_CHECK(++negotiated_ == 1);
+      if (tag == 'R' && body.starts_with(std::string_view("\0\0\0\x0a", 4))) POINTSMAN_CHECK(++exchanges_ == 1);
     }
     POINTSMAN_CHECK(seen == bytes.size());
     POINTSMAN_CHECK(complete || accepted == 0);
@@ -513,6 +516,7 @@ class Scene {
   bool cancelling_ = false;
   bool said_fatal_ = false;
   int negotiated_ = 0;
+  int exchanges_ = 0;
   bool relaying_ = false;
   bool finished_ = false;
 };

@@ -125,9 +125,13 @@ class Router:
         except OSError:
             return False
 
-    def connections(self) -> int:
-        """How many clients it has seen end or log in: the proof that a suite went through it."""
-        return sum(int(count) for count in _SESSIONS.findall(self._get("/metrics")))
+    def wait_for_connections(self, least: int) -> int:
+        """How many sessions have ended: the proof that a suite went through it. The last one is counted a moment after its client has gone."""
+        def ended() -> int:
+            return sum(int(count) for count in _SESSIONS.findall(self._get("/metrics")))
+
+        self._server.wait_until(lambda: ended() >= least, f"{least} counted connections", seconds=10)
+        return ended()
 
     def stop(self, *, strict: bool):
         """`strict`: it must have been alive until now, end with 0, and have raised no alarm."""
