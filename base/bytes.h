@@ -88,7 +88,9 @@ class Cursor {
   bool ok_ = true;
 };
 
-inline void append_u8(std::string& out, std::uint8_t value) { out.push_back(static_cast<char>(value)); }
+inline void append_u8(std::string& out, std::uint8_t value) {
+  out.push_back(static_cast<char>(value));
+}
 inline void append_be16(std::string& out, std::uint16_t value) {
   out.push_back(static_cast<char>(value >> 8));
   out.push_back(static_cast<char>(value & 0xff));

@@ -10,7 +10,8 @@
 
 namespace pointsman::base {
 
-/// What failed, in words for the operator's log. Never shown to a client: refusals have their own type (routing/refusal.h).
+/// What failed, in words for the operator's log. Never shown to a client: refusals have their own type
+/// (routing/refusal.h).
 struct Error {
   std::string text;
 };
@@ -18,8 +19,8 @@ struct Error {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}          // NOLINT(google-explicit-constructor)
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}      // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(google-explicit-constructor)
+  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return state_.index() == 0; }
   /// Requires: ok().

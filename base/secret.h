@@ -12,7 +12,9 @@
 namespace pointsman::base {
 
 /// Overwrites memory in a way the compiler may not drop (glibc's explicit_bzero).
-inline void wipe(void* data, std::size_t size) { explicit_bzero(data, size); }
+inline void wipe(void* data, std::size_t size) {
+  explicit_bzero(data, size);
+}
 
 /// A fixed-size secret, wiped on destruction and on being moved from.
 template <std::size_t N>

@@ -1,6 +1,7 @@
 #pragma once
-// Counters with one writer each. A worker adds with a plain load and store (no locked instruction); the scraper on the control thread
-// reads whenever it likes. Knows numbers only: dimensions are given as sizes, their words belong to the registry's caller.
+// Counters with one writer each. A worker adds with a plain load and store (no locked instruction); the scraper on the
+// control thread reads whenever it likes. Knows numbers only: dimensions are given as sizes, their words belong to the
+// registry's caller.
 
 #include <array>
 #include <atomic>
@@ -15,8 +16,12 @@ namespace pointsman::metrics {
 /// Requires: one writing thread. Any thread may read.
 class Counter {
  public:
-  void add(std::uint64_t amount = 1) { value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed); }
-  void subtract(std::uint64_t amount = 1) { value_.store(value_.load(std::memory_order_relaxed) - amount, std::memory_order_relaxed); }
+  void add(std::uint64_t amount = 1) {
+    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+  void subtract(std::uint64_t amount = 1) {
+    value_.store(value_.load(std::memory_order_relaxed) - amount, std::memory_order_relaxed);
+  }
   void set(std::uint64_t value) { value_.store(value, std::memory_order_relaxed); }
   std::uint64_t value() const { return value_.load(std::memory_order_relaxed); }
 
@@ -31,7 +36,7 @@ class Histogram {
   static constexpr double bound_seconds(std::size_t bucket) { return 1e-4 * static_cast<double>(1ULL << bucket); }
 
   void observe_ns(std::uint64_t nanoseconds) {
-    const std::uint64_t units = nanoseconds / 100'000;   // of 100 µs
+    const std::uint64_t units = nanoseconds / 100'000;  // of 100 µs
     const auto bucket = static_cast<std::size_t>(std::bit_width(units));
     counts_[bucket < kBuckets ? bucket : kBuckets].add();
     sum_ns_.add(nanoseconds);
@@ -48,7 +53,7 @@ class Histogram {
 enum class Direction : std::uint8_t { kFromClient, kToClient };
 enum class LoginPhase : std::uint8_t { kTls, kStartup, kAuth, kHold, kConnect, kTotal };
 inline constexpr std::size_t kLoginPhases = 6;
-enum class Outcome : std::uint8_t { kOk, kRefused, kFailed };   ///< reached the relay; told no; ended without an answer
+enum class Outcome : std::uint8_t { kOk, kRefused, kFailed };  ///< reached the relay; told no; ended without an answer
 inline constexpr std::size_t kOutcomes = 3;
 enum class CancelOutcome : std::uint8_t { kSent, kUnknownKey, kThrottled, kFailed };
 inline constexpr std::size_t kCancelOutcomes = 4;
@@ -59,7 +64,7 @@ struct Dimensions {
   std::size_t listeners = 0;
   std::size_t routes = 0;
   std::size_t reasons = 0;
-  std::size_t destinations = 0;   ///< members, then members' PgBouncers, then pool endpoints in order
+  std::size_t destinations = 0;  ///< members, then members' PgBouncers, then pool endpoints in order
 };
 
 /// A branch's counters of one worker. All indexes are the caller's to bound.
@@ -72,13 +77,13 @@ struct BranchSlot {
         bytes(d.routes * 2),
         auth_failures(d.reasons) {}
 
-  std::vector<Counter> decisions;       ///< [destination * reasons + reason]
-  std::vector<Counter> active;          ///< gauge, [destination]
-  std::vector<Counter> refusals;        ///< [listener * reasons + reason]
-  std::vector<Counter> connections;     ///< [(listener * routes + route) * kOutcomes + outcome]
-  std::vector<Counter> bytes;           ///< [route * 2 + direction]
-  std::vector<Counter> auth_failures;   ///< [reason]
-  Counter holding;                      ///< gauge
+  std::vector<Counter> decisions;      ///< [destination * reasons + reason]
+  std::vector<Counter> active;         ///< gauge, [destination]
+  std::vector<Counter> refusals;       ///< [listener * reasons + reason]
+  std::vector<Counter> connections;    ///< [(listener * routes + route) * kOutcomes + outcome]
+  std::vector<Counter> bytes;          ///< [route * 2 + direction]
+  std::vector<Counter> auth_failures;  ///< [reason]
+  Counter holding;                     ///< gauge
   Histogram hold_seconds;
 };
 
@@ -93,7 +98,8 @@ class BranchBlock {
   BranchSlot& slot(std::size_t worker) { return *slots_[worker]; }
   const BranchSlot& slot(std::size_t worker) const { return *slots_[worker]; }
 
-  /// Sessions of the branch on all workers, for the limit per branch: touched when a session is admitted and when it ends.
+  /// Sessions of the branch on all workers, for the limit per branch: touched when a session is admitted and when it
+  /// ends.
   std::atomic<std::uint32_t> admitted{0};
 
  private:
@@ -107,15 +113,15 @@ struct WorkerBlock {
       : listeners_(listeners), refusals(listeners * reasons), accepted(listeners), login(listeners * kLoginPhases) {}
 
   std::size_t listeners_;
-  std::vector<Counter> refusals;        ///< without a known branch: [listener * reasons + reason]
-  std::vector<Counter> accepted;        ///< [listener]
-  std::vector<Histogram> login;         ///< [listener * kLoginPhases + phase]
+  std::vector<Counter> refusals;  ///< without a known branch: [listener * reasons + reason]
+  std::vector<Counter> accepted;  ///< [listener]
+  std::vector<Histogram> login;   ///< [listener * kLoginPhases + phase]
   std::array<Counter, kCancelOutcomes> cancels;
   /// [0] TLS 1.2, [1] TLS 1.3, [2] failed
   std::array<Counter, 3> handshakes;
-  Counter pre_login;                    ///< gauge: connections that have not reached the relay
-  Counter sessions;                     ///< gauge: connections in all
-  Counter accept_paused;                ///< times a listener paused for want of descriptors
+  Counter pre_login;      ///< gauge: connections that have not reached the relay
+  Counter sessions;       ///< gauge: connections in all
+  Counter accept_paused;  ///< times a listener paused for want of descriptors
 };
 
 }  // namespace pointsman::metrics

@@ -29,7 +29,8 @@ inline constexpr std::size_t kMaxCancelSecret = 256;
 inline constexpr std::size_t kMessageHeader = 5;
 /// A SASL message of a client: PG_MAX_SASL_MESSAGE_LENGTH (1,024) of auth-sasl.c.
 inline constexpr std::size_t kMaxSaslMessage = 1'024;
-/// What we let one login message of a backend measure: an ErrorResponse or a ParameterStatus can be long, a stream cannot.
+/// What we let one login message of a backend measure: an ErrorResponse or a ParameterStatus can be long, a stream
+/// cannot.
 inline constexpr std::size_t kMaxBackendLoginMessage = 32 * 1024;
 
 // Authentication request codes (message 'R').

@@ -5,5 +5,6 @@
 int main(int argc, char** argv) {
   using pointsman::proxy::Control;
   using pointsman::proxy::ServeOptions;
-  return pointsman::proxy::run_command_line(argc, argv, [](const ServeOptions& options) { return Control(options.config_file).run(); });
+  return pointsman::proxy::run_command_line(
+      argc, argv, [](const ServeOptions& options) { return Control(options.config_file).run(); });
 }

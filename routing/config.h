@@ -1,6 +1,6 @@
 #pragma once
-// The configuration as types (contract section 5), and its reader. Reading files is done here (control thread only); everything else is pure.
-// Every error has the form `file: /json/path: what, and what is allowed`.
+// The configuration as types (contract section 5), and its reader. Reading files is done here (control thread only);
+// everything else is pure. Every error has the form `file: /json/path: what, and what is allowed`.
 
 #include <cstdint>
 #include <map>
@@ -44,11 +44,11 @@ enum class TlsMode : std::uint8_t { kDisable, kRequire, kVerifyCa, kVerifyFull }
 /// How to speak TLS with one kind of backend. `key()` identifies equal settings, so that contexts are shared.
 struct BackendTlsConfig {
   TlsMode mode = TlsMode::kVerifyFull;
-  std::string ca;            ///< absolute path, empty: system store
-  std::string server_name;   ///< empty: the member's host
+  std::string ca;           ///< absolute path, empty: system store
+  std::string server_name;  ///< empty: the member's host
   std::string certificate;
   std::string key;
-  std::string context_key() const;   ///< everything but server_name
+  std::string context_key() const;  ///< everything but server_name
 };
 
 struct MemberConfig {
@@ -66,7 +66,7 @@ struct PoolEndpointConfig {
 };
 struct PoolConfig {
   std::string name;
-  bool to_primary = true;    ///< "target": "primary" | "replica": what stands behind it; informs, does not route
+  bool to_primary = true;  ///< "target": "primary" | "replica": what stands behind it; informs, does not route
   std::vector<PoolEndpointConfig> endpoints;
   std::optional<BackendTlsConfig> tls;
 };
@@ -84,13 +84,14 @@ enum class AuthMethod : std::uint8_t { kScram, kPassthrough };
 struct LookupLogin {
   std::string user;
   base::SecretString password;
-  std::string query;         ///< empty: pointsman.get_verifier, else pg_authid when superuser
+  std::string query;  ///< empty: pointsman.get_verifier, else pg_authid when superuser
 };
 struct AuthConfig {
   AuthMethod method = AuthMethod::kScram;
-  /// Role name to verifier text, from a PgBouncer-style file; null: look-up over the probe login. Other than SCRAM verifiers: routing/userlist.h.
+  /// Role name to verifier text, from a PgBouncer-style file; null: look-up over the probe login. Other than SCRAM
+  /// verifiers: routing/userlist.h.
   std::shared_ptr<const std::map<std::string, std::string>> userlist;
-  std::optional<LookupLogin> lookup;   ///< another login than the probe's
+  std::optional<LookupLogin> lookup;  ///< another login than the probe's
 };
 
 struct ReplicaPolicy {
@@ -111,15 +112,15 @@ struct BranchConfig {
   std::string name;
   std::map<std::string, std::string> labels;
   std::vector<MemberConfig> members;
-  std::vector<PoolConfig> pools;       ///< sorted by name
-  std::string default_pool;            ///< empty: none
+  std::vector<PoolConfig> pools;  ///< sorted by name
+  std::string default_pool;       ///< empty: none
   ProbeConfig probe;
   BackendTlsConfig backend_tls;
-  std::optional<BackendTlsConfig> pgbouncer_tls;   ///< absent: as backend_tls
+  std::optional<BackendTlsConfig> pgbouncer_tls;  ///< absent: as backend_tls
   AuthConfig auth;
   ReplicaPolicy replicas;
   FailoverPolicy failover;
-  std::vector<Cidr> allow;             ///< empty: everybody
+  std::vector<Cidr> allow;  ///< empty: everybody
   /// Of the effective text and the secrets it names: equal to the former version's means nothing changed.
   std::uint64_t fingerprint = 0;
 
@@ -134,7 +135,7 @@ struct TlsConfig {
 struct AdminConfig {
   std::string address = "127.0.0.1";
   std::uint16_t port = 9432;
-  base::SecretString token;            ///< empty: writes from loopback only
+  base::SecretString token;  ///< empty: writes from loopback only
 };
 struct MetricsConfig {
   std::string address = "0.0.0.0";
@@ -145,20 +146,20 @@ enum class LogFormat : std::uint8_t { kText, kJson };
 
 struct LimitsConfig {
   base::Duration startup_timeout = std::chrono::seconds(15);
-  std::optional<std::uint32_t> max_connections;    ///< absent: what RLIMIT_NOFILE allows, at most 20,000
+  std::optional<std::uint32_t> max_connections;  ///< absent: what RLIMIT_NOFILE allows, at most 20,000
   std::uint32_t max_connections_per_branch = 5000;
   std::uint32_t max_held_per_branch = 200;
 };
 
 /// The whole configuration. Immutable once read; shared by the control thread's parts.
 struct Config {
-  std::string file;                    ///< absolute
+  std::string file;  ///< absolute
   std::vector<ListenerConfig> listeners;
   std::optional<TlsConfig> tls;
   std::optional<AdminConfig> admin;
   std::optional<MetricsConfig> metrics;
   MetricsDetail metrics_detail = MetricsDetail::kActive;
-  std::uint32_t workers = 0;           ///< 0: what the cgroup allows
+  std::uint32_t workers = 0;  ///< 0: what the cgroup allows
   std::string zone;
   std::string log_level = "info";
   LogFormat log_format = LogFormat::kText;
@@ -175,25 +176,26 @@ struct Config {
 
 struct ConfigError {
   std::string file;
-  std::string path;      ///< JSON path, "" for the file as a whole
+  std::string path;  ///< JSON path, "" for the file as a whole
   std::string what;
-  std::string to_string() const;   ///< `file: /json/path: what`
+  std::string to_string() const;  ///< `file: /json/path: what`
 };
 
 struct LoadedConfig {
   /// Null when the top level is bad: then nothing may change.
   std::shared_ptr<const Config> config;
-  /// Every error found. With a config: those of branches, which are not in `config->branches` (or are there in `previous`'s version), and of
-  /// listeners that fix a branch or pool that is not there.
+  /// Every error found. With a config: those of branches, which are not in `config->branches` (or are there in
+  /// `previous`'s version), and of listeners that fix a branch or pool that is not there.
   std::vector<ConfigError> errors;
   /// Branch names that were rejected in this reading.
   std::vector<std::string> rejected_branches;
-  /// Files and folders whose change should make the caller read again (the file itself, branches_dir, secrets, certificates, userlists).
+  /// Files and folders whose change should make the caller read again (the file itself, branches_dir, secrets,
+  /// certificates, userlists).
   std::vector<std::string> watched_paths;
 };
 
-/// How many descriptors this many connections take: two each (client and backend), the listeners and loops of each worker, the probes of up to
-/// 256 members, and 64 for everything else.
+/// How many descriptors this many connections take: two each (client and backend), the listeners and loops of each
+/// worker, the probes of up to 256 members, and 64 for everything else.
 std::uint64_t descriptors_needed(const Config& config, std::uint32_t max_connections, unsigned workers);
 /// `max_connections` where none is given: what `descriptors` (RLIMIT_NOFILE) allow, 1 to 20,000.
 std::uint32_t default_max_connections(const Config& config, std::uint64_t descriptors, unsigned workers);

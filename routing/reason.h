@@ -1,5 +1,6 @@
 #pragma once
-// The reason words of contract section 4: one word per decision and per refusal, the same in log, metric, field `R` and CLI.
+// The reason words of contract section 4: one word per decision and per refusal, the same in log, metric, field `R` and
+// CLI.
 
 #include <cstddef>
 #include <cstdint>

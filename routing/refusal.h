@@ -1,6 +1,6 @@
 #pragma once
-// A refusal as the client is told it (contract section 3). Made where a decision fails, sent by the session, logged once.
-// The refusals that more than one place makes stand in routing/refusals.h.
+// A refusal as the client is told it (contract section 3). Made where a decision fails, sent by the session, logged
+// once. The refusals that more than one place makes stand in routing/refusals.h.
 
 #include <string>
 #include <string_view>
@@ -18,8 +18,8 @@ struct Refusal {
   std::string log_detail;     ///< for the operator's log only: never leaves the process
 };
 
-/// The word the client reads in field `R`. Everything told as 28P01 says `auth_failed`, whatever the log says: wrong password, unknown role,
-/// no verifier and a hidden branch must look the same.
+/// The word the client reads in field `R`. Everything told as 28P01 says `auth_failed`, whatever the log says: wrong
+/// password, unknown role, no verifier and a hidden branch must look the same.
 inline std::string_view client_word(const Refusal& refusal) {
   return refusal.sqlstate == "28P01" ? to_word(Reason::kAuthFailed) : to_word(refusal.reason);
 }

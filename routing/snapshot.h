@@ -1,6 +1,7 @@
 #pragma once
-// What a worker knows when it decides: immutable views built by the control thread. One BranchView per branch, replaced whole when
-// something about the branch changed; a Directory per configuration, replaced at reload. Plain data; any thread may read.
+// What a worker knows when it decides: immutable views built by the control thread. One BranchView per branch, replaced
+// whole when something about the branch changed; a Directory per configuration, replaced at reload. Plain data; any
+// thread may read.
 
 #include <netinet/in.h>
 
@@ -16,7 +17,7 @@
 #include "routing/config.h"
 
 namespace pointsman::metrics {
-class BranchBlock;   // per-branch counters, one slot per worker (metrics/blocks.h)
+class BranchBlock;  // per-branch counters, one slot per worker (metrics/blocks.h)
 }
 
 namespace pointsman::routing {
@@ -31,7 +32,7 @@ struct SocketAddress {
   socklen_t size = 0;
   SocketAddress() : v6{} {}
   bool known() const { return size != 0; }
-  std::string to_string() const;   ///< "10.0.0.1:5432", "[::1]:5432", "?" when unknown
+  std::string to_string() const;  ///< "10.0.0.1:5432", "[::1]:5432", "?" when unknown
   friend bool operator==(const SocketAddress& a, const SocketAddress& b);
   /// A numeric address; unknown when `host` is a name.
   static SocketAddress from_numeric(const std::string& host, std::uint16_t port);
@@ -49,19 +50,20 @@ struct MemberView {
   std::string name;
   std::string host;
   std::string zone;
-  SocketAddress address;             ///< PostgreSQL
-  SocketAddress pgbouncer_address;   ///< unknown: none there
+  SocketAddress address;            ///< PostgreSQL
+  SocketAddress pgbouncer_address;  ///< unknown: none there
   MemberRole role = MemberRole::kUnknown;
   MemberState state = MemberState::kUnknown;
   std::optional<double> lag_seconds;
-  std::optional<double> lag_at_least;  ///< with lag_seconds unknown: it is more than this (older than all we saw of the primary)
+  std::optional<double>
+      lag_at_least;  ///< with lag_seconds unknown: it is more than this (older than all we saw of the primary)
   std::optional<std::uint64_t> lag_bytes;
-  std::optional<Lsn> position;       ///< primary: current LSN; replica: replayed LSN
-  std::uint32_t timeline = 0;        ///< 0: unknown
-  /// Primary: of the last good probe. Replica: what its lag is as of, so not later than the primary's last sample (primary lost: the lag is
-  /// frozen and this stays behind). Epoch: never.
+  std::optional<Lsn> position;  ///< primary: current LSN; replica: replayed LSN
+  std::uint32_t timeline = 0;   ///< 0: unknown
+  /// Primary: of the last good probe. Replica: what its lag is as of, so not later than the primary's last sample
+  /// (primary lost: the lag is frozen and this stays behind). Epoch: never.
   base::Instant sampled_at{};
-  bool probe_refused = false;        ///< the last probe failed by our own credentials: the operator's fault
+  bool probe_refused = false;  ///< the last probe failed by our own credentials: the operator's fault
 };
 
 struct PoolEndpointView {
@@ -72,19 +74,20 @@ struct PoolEndpointView {
 struct PoolView {
   std::string name;
   bool to_primary = true;
-  std::vector<PoolEndpointView> endpoints;   ///< in configuration's order
+  std::vector<PoolEndpointView> endpoints;  ///< in configuration's order
 };
 
 /// One branch as of one moment.
 struct BranchView {
   std::shared_ptr<const BranchConfig> config;
-  std::uint64_t version = 0;         ///< grows with each publication of this branch
-  bool active = false;               ///< probes run
-  bool settled = false;              ///< each member has answered or failed once since activation: a verdict can be given
-  std::vector<MemberView> members;   ///< in configuration's order
-  std::vector<PoolView> pools;       ///< in configuration's order
-  int primary = -1;                  ///< index of the verified primary that takes logins, -1: none (its member may keep the role while down)
-  std::uint32_t timeline = 0;        ///< highest seen, 0: unknown
+  std::uint64_t version = 0;  ///< grows with each publication of this branch
+  bool active = false;        ///< probes run
+  bool settled = false;       ///< each member has answered or failed once since activation: a verdict can be given
+  std::vector<MemberView> members;  ///< in configuration's order
+  std::vector<PoolView> pools;      ///< in configuration's order
+  int primary =
+      -1;  ///< index of the verified primary that takes logins, -1: none (its member may keep the role while down)
+  std::uint32_t timeline = 0;  ///< highest seen, 0: unknown
   std::string system_identifier;
   /// Counters of this branch, one slot per worker; null while inactive. Lives on while a session holds it.
   std::shared_ptr<metrics::BranchBlock> block;

@@ -1,6 +1,6 @@
 #pragma once
-// From probe answers to a branch's view: who is primary, how far behind is each replica. Pure; time is an argument; control thread.
-// Contract section 4. Each rule here was learned from a peer's wound: facts are cited where they apply.
+// From probe answers to a branch's view: who is primary, how far behind is each replica. Pure; time is an argument;
+// control thread. Contract section 4. Each rule here was learned from a peer's wound: facts are cited where they apply.
 
 #include <cstddef>
 #include <cstdint>
@@ -18,29 +18,31 @@ namespace pointsman::routing {
 /// One answer of a member to the probe query.
 struct ProbeSample {
   bool in_recovery = false;
-  std::uint32_t timeline = 0;            ///< primary: from pg_walfile_name(pg_current_wal_lsn()); replica: received_tli or 0
+  std::uint32_t timeline = 0;  ///< primary: from pg_walfile_name(pg_current_wal_lsn()); replica: received_tli or 0
   std::string system_identifier;
-  std::optional<Lsn> current_lsn;        ///< primary: pg_current_wal_lsn()
-  std::optional<Lsn> replay_lsn;         ///< replica: pg_last_wal_replay_lsn()
-  bool receiver_streaming = false;       ///< pg_stat_wal_receiver.status = 'streaming'
+  std::optional<Lsn> current_lsn;   ///< primary: pg_current_wal_lsn()
+  std::optional<Lsn> replay_lsn;    ///< replica: pg_last_wal_replay_lsn()
+  bool receiver_streaming = false;  ///< pg_stat_wal_receiver.status = 'streaming'
   bool replay_paused = false;
 };
 
 enum class ProbeFailure : std::uint8_t {
-  kUnreachable,    ///< connect refused, reset, time-out
-  kNotReady,       ///< 57P03: starting up, shutting down, in recovery without hot standby
-  kBusy,           ///< 53300: busy is not down, the role is unchanged (F21)
-  kCredentials,    ///< class 28: operator's fault, the role is unchanged
-  kQuery,          ///< connected, but the query failed
+  kUnreachable,  ///< connect refused, reset, time-out
+  kNotReady,     ///< 57P03: starting up, shutting down, in recovery without hot standby
+  kBusy,         ///< 53300: busy is not down, the role is unchanged (F21)
+  kCredentials,  ///< class 28: operator's fault, the role is unchanged
+  kQuery,        ///< connected, but the query failed
 };
 std::string_view to_text(ProbeFailure failure);
 
-/// The ring of (primary LSN, router time): lag in seconds without clock sync. `lag = now - time of the newest entry whose LSN is replayed`,
-/// 0 when the replica has replayed the newest sample. Old entries stand wider apart: the error grows with the age, the memory does not.
+/// The ring of (primary LSN, router time): lag in seconds without clock sync. `lag = now - time of the newest entry
+/// whose LSN is replayed`, 0 when the replica has replayed the newest sample. Old entries stand wider apart: the error
+/// grows with the age, the memory does not.
 class LagRing {
  public:
   void add(Lsn primary_lsn, base::Instant at);
-  /// nullopt when no sample of the primary is known, or the replica is behind the oldest entry (then at_least() is the bound).
+  /// nullopt when no sample of the primary is known, or the replica is behind the oldest entry (then at_least() is the
+  /// bound).
   std::optional<double> lag_seconds(Lsn replayed, base::Instant now) const;
   /// With lag_seconds unknown because the replica is behind the oldest entry: the age of that.
   std::optional<double> at_least(Lsn replayed, base::Instant now) const;
@@ -56,16 +58,20 @@ class LagRing {
     Lsn lsn;
     base::Instant at;
   };
-  std::deque<Entry> entries_;   // oldest first; equal LSNs keep the newest time
+  std::deque<Entry> entries_;  // oldest first; equal LSNs keep the newest time
 };
 
 /// Follows one branch. The rules, by the faults they answer (facts of the peers' reliability):
-/// - The primary is who is not in recovery, has the known system identifier and the highest timeline seen. Of two on one timeline the present
+/// - The primary is who is not in recovery, has the known system identifier and the highest timeline seen. Of two on
+/// one timeline the present
 ///   one stays; without a present one nobody is chosen. Another system identifier is never routed to.
-/// - Silence moves nothing: after `failover.dead_after` failures a member is `down`, its role stays known. A member on the same timeline takes
+/// - Silence moves nothing: after `failover.dead_after` failures a member is `down`, its role stays known. A member on
+/// the same timeline takes
 ///   over only from a primary that is down (a volume attached elsewhere).
-/// - Busy (53300) and refused credentials are not failures of the member; what was known ages, and past `lag_hard_cap` counts no more.
-/// - A replica is judged by its first sample after activation, then goes out and comes back by counts. While the primary answers, a replica
+/// - Busy (53300) and refused credentials are not failures of the member; what was known ages, and past `lag_hard_cap`
+/// counts no more.
+/// - A replica is judged by its first sample after activation, then goes out and comes back by counts. While the
+/// primary answers, a replica
 ///   that does not stream goes `unknown` after `samples_out` samples, at once when it stands on an older timeline.
 /// - Primary lost: lag is frozen, its age grows, past `lag_hard_cap` the replica is `unknown`.
 class BranchTopology {
@@ -74,17 +80,20 @@ class BranchTopology {
 
   /// A reload: members are matched by name, host and port; what is known of the ones that stay is kept.
   void reconfigure(std::shared_ptr<const BranchConfig> config);
-  /// Going inactive forgets roles, states and lag; identity, highest timeline and addresses stay. Same value: nothing happens.
+  /// Going inactive forgets roles, states and lag; identity, highest timeline and addresses stay. Same value: nothing
+  /// happens.
   void set_active(bool active);
   bool active() const { return active_; }
   /// Each member has answered or failed once since activation.
   bool settled() const;
-  /// Numeric hosts need no set_address. An unknown address changes nothing: the last good one is kept. True when it changed.
+  /// Numeric hosts need no set_address. An unknown address changes nothing: the last good one is kept. True when it
+  /// changed.
   bool set_address(std::size_t member, const SocketAddress& address);
   bool set_endpoint_address(std::size_t pool, std::size_t endpoint, const SocketAddress& address);
 
-  /// Outcomes of probes. Return true when something that decisions depend on changed (a view must be published at once; lag figures alone
-  /// are published with the probe's rhythm). Requires: active; outcomes that arrive after set_active(false) must be dropped by the caller.
+  /// Outcomes of probes. Return true when something that decisions depend on changed (a view must be published at once;
+  /// lag figures alone are published with the probe's rhythm). Requires: active; outcomes that arrive after
+  /// set_active(false) must be dropped by the caller.
   bool on_sample(std::size_t member, const ProbeSample& sample, base::Instant now);
   bool on_failure(std::size_t member, ProbeFailure failure, base::Instant now);
 
@@ -165,8 +174,8 @@ class BranchTopology {
   std::vector<Member> members_;
   std::vector<std::vector<SocketAddress>> endpoint_addresses_;
   LagRing ring_;
-  int primary_ = -1;                     // keeps the index while it is silent
-  std::uint32_t primary_timeline_ = 0;   // of the ring's entries
+  int primary_ = -1;                    // keeps the index while it is silent
+  std::uint32_t primary_timeline_ = 0;  // of the ring's entries
   std::uint32_t highest_timeline_ = 0;
   std::string system_identifier_;
   std::uint64_t version_ = 0;

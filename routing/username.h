@@ -19,7 +19,7 @@ struct Target {
 };
 
 struct UserName {
-  std::string role;    ///< byte for byte as the backend will see it
+  std::string role;  ///< byte for byte as the backend will see it
   std::string branch;
   Target target;
 };
@@ -30,8 +30,9 @@ struct FixedRoute {
   Target target;
 };
 
-/// Parses a startup user. Refusals are 28000 `bad_user`, naming what is wrong and the accepted forms. With a fixed branch the whole name
-/// is the role, but an exact tail `.branch` or `.branch|target` is removed; a tail that names another target of the same branch is refused.
+/// Parses a startup user. Refusals are 28000 `bad_user`, naming what is wrong and the accepted forms. With a fixed
+/// branch the whole name is the role, but an exact tail `.branch` or `.branch|target` is removed; a tail that names
+/// another target of the same branch is refused.
 std::variant<UserName, Refusal> parse_user_name(std::string_view user, const FixedRoute& fixed = {});
 
 /// `[a-z0-9][a-z0-9-]{0,62}`
@@ -43,13 +44,13 @@ std::string format_user_name(const UserName& user);
 /// "primary", "replica", the pool's name, "" for the default. Valid while `target` lives.
 std::string_view to_text(const Target& target);
 
-/// 28000 for a branch that is not configured. The hint says how the name was read: `john.doe` is role `john` on branch `doe`. With
-/// `fixed_by_listener` the branch came from the listener, and the hint sends to the operator.
+/// 28000 for a branch that is not configured. The hint says how the name was read: `john.doe` is role `john` on branch
+/// `doe`. With `fixed_by_listener` the branch came from the listener, and the hint sends to the operator.
 Refusal unknown_branch_refusal(const UserName& user, bool fixed_by_listener = false);
 
-/// Text of a peer made safe for a log line or an error message: control bytes, quotes, backslash, characters that steer a terminal or the
-/// direction of text, and bytes that are no UTF-8 as \xNN. At most `limit` bytes, then "…" where something was cut; no character and no
-/// escape is cut in two.
+/// Text of a peer made safe for a log line or an error message: control bytes, quotes, backslash, characters that steer
+/// a terminal or the direction of text, and bytes that are no UTF-8 as \xNN. At most `limit` bytes, then "…" where
+/// something was cut; no character and no escape is cut in two.
 std::string escape_for_log(std::string_view text, std::size_t limit = 256);
 
 }  // namespace pointsman::routing

@@ -1,6 +1,6 @@
 #pragma once
-// Blocks for bytes that a socket did not take at once. A worker's own: leased while a peer is slow, given back when it caught up, so an idle
-// connection owns none. One thread.
+// Blocks for bytes that a socket did not take at once. A worker's own: leased while a peer is slow, given back when it
+// caught up, so an idle connection owns none. One thread.
 
 #include <cstddef>
 #include <cstdint>
@@ -41,7 +41,7 @@ class BufferPool {
 
   Lease lease() {
     ++leased_;
-    if (free_.empty()) return Lease(new Block, Return{this});   // uninitialised on purpose
+    if (free_.empty()) return Lease(new Block, Return{this});  // uninitialised on purpose
     Block* block = free_.back();
     free_.pop_back();
     block->begin = block->end = 0;

@@ -1,6 +1,7 @@
 #pragma once
-// Messages from any thread to one loop: a vector behind a mutex, swapped out whole by the loop. uv_async_send coalesces, so a wake-up means
-// "drain all". Messages are values, never closures. Lifetime: open() and close() on the loop's thread; post() after close() drops the message.
+// Messages from any thread to one loop: a vector behind a mutex, swapped out whole by the loop. uv_async_send
+// coalesces, so a wake-up means "drain all". Messages are values, never closures. Lifetime: open() and close() on the
+// loop's thread; post() after close() drops the message.
 
 #include <uv.h>
 
@@ -24,7 +25,8 @@ class Mailbox {
   void open(uv_loop_t* loop, void* owner, Handler handler) {
     owner_ = owner;
     handler_ = handler;
-    POINTSMAN_CHECK(uv_async_init(loop, &async_, [](uv_async_t* async) { static_cast<Mailbox*>(async->data)->drain(); }) == 0);
+    POINTSMAN_CHECK(
+        uv_async_init(loop, &async_, [](uv_async_t* async) { static_cast<Mailbox*>(async->data)->drain(); }) == 0);
     async_.data = this;
     const std::lock_guard lock(mutex_);
     open_ = true;

@@ -27,7 +27,9 @@ void set_tcp_options(int fd, unsigned keepalive_seconds, unsigned user_timeout_m
   if (user_timeout_ms > 0) setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms);
 }
 
-Socket::~Socket() { POINTSMAN_CHECK(state_ == State::kUnused); }
+Socket::~Socket() {
+  POINTSMAN_CHECK(state_ == State::kUnused);
+}
 
 bool Socket::adopt(uv_loop_t* loop, int fd) {
   POINTSMAN_CHECK(state_ == State::kUnused);
@@ -77,14 +79,15 @@ void Socket::set_interest(int interest) {
 void Socket::on_poll(uv_poll_t* handle, int status, int events) {
   auto* socket = static_cast<Socket*>(handle->data);
   if (status < 0) [[unlikely]] {
-    // libuv turned EPOLLERR into an error and stopped watching. Watch on: the socket's own calls say what happened, but only after the bytes that
-    // came before it, and one call need not take all of those.
+    // libuv turned EPOLLERR into an error and stopped watching. Watch on: the socket's own calls say what happened, but
+    // only after the bytes that came before it, and one call need not take all of those.
     uv_poll_start(handle, socket->interest_, on_poll);
     events = (socket->interest_ & UV_READABLE) != 0 ? UV_READABLE : UV_WRITABLE;
   }
   if ((events & UV_WRITABLE) != 0) {
     socket->owner_.on_writable(*socket);
-    // The call may have closed the socket, or changed what it wants: a readable descriptor is reported again on the next turn.
+    // The call may have closed the socket, or changed what it wants: a readable descriptor is reported again on the
+    // next turn.
     return;
   }
   socket->owner_.on_readable(*socket);

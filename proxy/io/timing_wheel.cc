@@ -33,12 +33,15 @@ void TimingWheel::arm(WheelEntry& entry, base::Instant deadline) {
   if (!running_) {
     current_tick_ = tick_of(base::from_hrtime(uv_hrtime()));
     running_ = true;
-    const auto tick_ms = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(kTick).count());
+    const auto tick_ms =
+        static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(kTick).count());
     uv_timer_start(
         &timer_, [](uv_timer_t* timer) { static_cast<TimingWheel*>(timer->data)->on_tick(); }, tick_ms, tick_ms);
   }
-  // One tick later than the deadline's own, so that it has passed when the slot comes round; a far one comes round again.
-  const std::int64_t tick = std::clamp(tick_of(deadline) + 1, current_tick_ + 1, current_tick_ + std::int64_t{kSlots} - 1);
+  // One tick later than the deadline's own, so that it has passed when the slot comes round; a far one comes round
+  // again.
+  const std::int64_t tick =
+      std::clamp(tick_of(deadline) + 1, current_tick_ + 1, current_tick_ + std::int64_t{kSlots} - 1);
   link(slots_[static_cast<std::size_t>(tick) % kSlots], entry);
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// Deadlines of many objects on one uv_timer: slots of 100 ms, intrusive lists, no allocation. A deadline fires at most one slot late. The timer
-// runs only while something waits. One thread.
+// Deadlines of many objects on one uv_timer: slots of 100 ms, intrusive lists, no allocation. A deadline fires at most
+// one slot late. The timer runs only while something waits. One thread.
 
 #include <uv.h>
 

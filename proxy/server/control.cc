@@ -22,7 +22,9 @@ namespace {
 constexpr std::uint64_t kTickMs = 100;
 constexpr base::Duration kCollectTimeout = std::chrono::seconds(1);
 
-base::Instant now_instant() { return base::from_hrtime(uv_hrtime()); }
+base::Instant now_instant() {
+  return base::from_hrtime(uv_hrtime());
+}
 
 std::uint64_t milliseconds(base::Duration duration) {
   return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
@@ -35,7 +37,8 @@ void print_errors(const std::vector<routing::ConfigError>& errors) {
 }  // namespace
 
 Control::Control(std::string config_file)
-    : config_file_(std::move(config_file)), watch_(this, [](void* self) { (void)static_cast<Control*>(self)->reload(); }) {}
+    : config_file_(std::move(config_file)),
+      watch_(this, [](void* self) { (void)static_cast<Control*>(self)->reload(); }) {}
 
 Control::~Control() = default;
 
@@ -55,7 +58,8 @@ int Control::run() {
   directory_ = std::make_shared<const routing::Directory>(config_);
   const auto views = monitor_->configure(directory_);
   for (std::uint32_t i = 0; i < worker_count_; ++i) {
-    workers_.push_back(std::make_unique<Worker>(i, worker_count_, max_connections_, shared_, mailbox_, NewDirectory{directory_, views, tls_}));
+    workers_.push_back(std::make_unique<Worker>(i, worker_count_, max_connections_, shared_, mailbox_,
+                                                NewDirectory{directory_, views, tls_}));
   }
   std::vector<Worker*> all;
   for (auto& worker : workers_) all.push_back(worker.get());
@@ -72,12 +76,12 @@ int Control::run() {
   if (complete) {
     announce();
   } else {
-    stop_workers();   // and everything else goes down in order
+    stop_workers();  // and everything else goes down in order
   }
   uv_run(&loop_, UV_RUN_DEFAULT);
   const int closed = uv_loop_close(&loop_);
   stop_log();
-  POINTSMAN_CHECK(closed == 0);   // our leak check
+  POINTSMAN_CHECK(closed == 0);  // our leak check
   return complete ? 0 : 1;
 }
 
@@ -86,12 +90,17 @@ void Control::announce() {
   watch_.watch(watched_paths_, watched_print_);
   for (const auto& listener : config_->listeners) {
     log_record(LogLevel::kInfo, "listening",
-               {{"listener", listener.name}, {"address", listener.address}, {"port", std::to_string(listener.port)},
+               {{"listener", listener.name},
+                {"address", listener.address},
+                {"port", std::to_string(listener.port)},
                 {"mode", listener.mode == routing::ListenerMode::kDirect ? "direct" : "pooled"}});
   }
   log_record(LogLevel::kInfo, "ready",
-             {{"version", std::string(version())}, {"workers", std::to_string(worker_count_)}, {"branches", std::to_string(config_->branches.size())},
-              {"max_connections", std::to_string(max_connections_)}, {"config", config_->file}});
+             {{"version", std::string(version())},
+              {"workers", std::to_string(worker_count_)},
+              {"branches", std::to_string(config_->branches.size())},
+              {"max_connections", std::to_string(max_connections_)},
+              {"config", config_->file}});
 }
 
 bool Control::read_first_config() {
@@ -128,16 +137,19 @@ void Control::set_limits() {
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);
   getrlimit(RLIMIT_NOFILE, &files);
-  max_connections_ = config_->limits.max_connections ? *config_->limits.max_connections
-                                                     : routing::default_max_connections(*config_, files.rlim_cur, worker_count_);
+  max_connections_ = config_->limits.max_connections
+                         ? *config_->limits.max_connections
+                         : routing::default_max_connections(*config_, files.rlim_cur, worker_count_);
 }
 
 bool Control::open_listeners(std::vector<std::vector<int>>& per_worker) {
-  const auto keepalive = static_cast<unsigned>(std::chrono::duration_cast<std::chrono::seconds>(config_->tcp_keepalive).count());
+  const auto keepalive =
+      static_cast<unsigned>(std::chrono::duration_cast<std::chrono::seconds>(config_->tcp_keepalive).count());
   const auto user_timeout = static_cast<unsigned>(milliseconds(config_->tcp_user_timeout));
   per_worker.resize(worker_count_);
   for (const auto& listener : config_->listeners) {
-    // SO_REUSEPORT would let a second router of this user take half of the traffic in silence: first see that the port is free.
+    // SO_REUSEPORT would let a second router of this user take half of the traffic in silence: first see that the port
+    // is free.
     std::uint16_t port = listener.port;
     auto probe = open_listening_socket(listener.address, port, false, keepalive, user_timeout, &port);
     if (!probe.ok()) {
@@ -163,7 +175,8 @@ bool Control::open_listeners(std::vector<std::vector<int>>& per_worker) {
 
 bool Control::open_admin() {
   std::vector<AdminEndpointSettings> endpoints;
-  if (config_->admin) endpoints.push_back({config_->admin->address, config_->admin->port, config_->admin->token, false});
+  if (config_->admin)
+    endpoints.push_back({config_->admin->address, config_->admin->port, config_->admin->token, false});
   if (config_->metrics) endpoints.push_back({config_->metrics->address, config_->metrics->port, {}, true});
   for (const auto& endpoint : endpoints) {
     auto opened = admin_->listen(endpoint);
@@ -176,13 +189,15 @@ bool Control::open_admin() {
 }
 
 void Control::open_handles() {
-  mailbox_.open(&loop_, this, [](void* self, ToControl&& message) { static_cast<Control*>(self)->handle(std::move(message)); });
+  mailbox_.open(&loop_, this,
+                [](void* self, ToControl&& message) { static_cast<Control*>(self)->handle(std::move(message)); });
   const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
   for (std::size_t i = 0; i < std::size(numbers); ++i) {
     POINTSMAN_CHECK(uv_signal_init(&loop_, &signals_[i]) == 0);
     signals_[i].data = this;
     uv_signal_start(
-        &signals_[i], [](uv_signal_t* handle, int number) { static_cast<Control*>(handle->data)->on_signal(number); }, numbers[i]);
+        &signals_[i], [](uv_signal_t* handle, int number) { static_cast<Control*>(handle->data)->on_signal(number); },
+        numbers[i]);
   }
   POINTSMAN_CHECK(uv_timer_init(&loop_, &tick_) == 0);
   POINTSMAN_CHECK(uv_timer_init(&loop_, &drain_timer_) == 0);
@@ -212,7 +227,8 @@ void Control::handle(ToControl&& message) {
       const auto found = control.collections_.find(collected.request);
       if (found == control.collections_.end()) return;
       auto& rows = found->second.rows;
-      rows.insert(rows.end(), std::make_move_iterator(collected.rows.begin()), std::make_move_iterator(collected.rows.end()));
+      rows.insert(rows.end(), std::make_move_iterator(collected.rows.begin()),
+                  std::make_move_iterator(collected.rows.end()));
       if (--found->second.answers_missing > 0) return;
       auto done = std::move(found->second.done);
       auto all = std::move(rows);
@@ -232,7 +248,8 @@ void Control::handle(ToControl&& message) {
 
 // ---- reload ---------------------------------------------------------------------------------------------------------
 
-std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(std::shared_ptr<const routing::Config> fresh) const {
+std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(
+    std::shared_ptr<const routing::Config> fresh) const {
   const auto same_sockets = [](const routing::Config& a, const routing::Config& b) {
     if (a.listeners.size() != b.listeners.size()) return false;
     for (std::size_t i = 0; i < a.listeners.size(); ++i) {
@@ -243,7 +260,8 @@ std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(std::s
     return true;
   };
   if (same_sockets(*config_, *fresh)) return fresh;
-  log_record(LogLevel::kWarning, "reload: listeners are opened at start only; the new ones take effect at the next restart", {});
+  log_record(LogLevel::kWarning,
+             "reload: listeners are opened at start only; the new ones take effect at the next restart", {});
   auto kept = std::make_shared<routing::Config>(*fresh);
   kept->listeners = config_->listeners;
   return kept;
@@ -282,7 +300,8 @@ ReloadResult Control::reload() {
   reload_stats_.last_success_unix = static_cast<std::int64_t>(std::time(nullptr));
   result.applied = true;
   log_record(LogLevel::kInfo, "configuration reloaded",
-             {{"branches", std::to_string(config_->branches.size())}, {"rejected", std::to_string(loaded.rejected_branches.size())}});
+             {{"branches", std::to_string(config_->branches.size())},
+              {"rejected", std::to_string(loaded.rejected_branches.size())}});
   return result;
 }
 
@@ -305,8 +324,12 @@ std::vector<const metrics::WorkerBlock*> Control::worker_blocks() const {
   return blocks;
 }
 
-std::int64_t Control::certificate_not_after() const { return tls_->server == nullptr ? 0 : tls_->server->not_after(); }
-std::uint64_t Control::log_lines_dropped() const { return proxy::log_lines_dropped(); }
+std::int64_t Control::certificate_not_after() const {
+  return tls_->server == nullptr ? 0 : tls_->server->not_after();
+}
+std::uint64_t Control::log_lines_dropped() const {
+  return proxy::log_lines_dropped();
+}
 
 void Control::collect_sessions(std::function<void(std::vector<SessionRow>)> done) {
   const std::uint64_t request = next_collection_++;
@@ -316,7 +339,8 @@ void Control::collect_sessions(std::function<void(std::vector<SessionRow>)> done
   collection.done = std::move(done);
   collections_.emplace(request, std::move(collection));
   for (auto& worker : workers_) worker->post(CollectSessions{request});
-  uv_timer_start(&tick_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->on_tick(); }, kTickMs, kTickMs);
+  uv_timer_start(
+      &tick_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->on_tick(); }, kTickMs, kTickMs);
 }
 
 void Control::on_tick() {
@@ -331,7 +355,8 @@ void Control::on_tick() {
     it = collections_.erase(it);
     done(std::move(rows));
   }
-  std::erase_if(pending_routes_, [this, now](const PendingRoute& route) { return try_explain(route, route.deadline <= now); });
+  std::erase_if(pending_routes_,
+                [this, now](const PendingRoute& route) { return try_explain(route, route.deadline <= now); });
   if (collections_.empty() && pending_routes_.empty()) uv_timer_stop(&tick_);
 }
 
@@ -347,12 +372,13 @@ void Control::on_signal(int signal) {
     stop_workers();
     return;
   }
-  draining_ = true;   // /readyz says so from now on
+  draining_ = true;  // /readyz says so from now on
   log_record(LogLevel::kInfo, "draining",
              {{"shutdown_delay_ms", std::to_string(milliseconds(config_->shutdown_delay))},
               {"drain_timeout_ms", std::to_string(milliseconds(config_->drain_timeout))}});
   uv_timer_start(
-      &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); }, milliseconds(config_->shutdown_delay), 0);
+      &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
+      milliseconds(config_->shutdown_delay), 0);
 }
 
 void Control::begin_drain() {
@@ -365,7 +391,8 @@ void Control::begin_drain() {
   drain_begun_ = true;
   for (auto& worker : workers_) worker->post(BeginDrain{});
   uv_timer_start(
-      &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); }, milliseconds(config_->drain_timeout), 0);
+      &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
+      milliseconds(config_->drain_timeout), 0);
 }
 
 void Control::stop_workers() {

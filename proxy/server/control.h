@@ -1,6 +1,7 @@
 #pragma once
-// The control thread: reads the configuration, starts and stops the workers, watches branches (monitor/), finds verifiers, serves the admin endpoint,
-// reloads and drains. It publishes immutable state to the workers and touches no connection.
+// The control thread: reads the configuration, starts and stops the workers, watches branches (monitor/), finds
+// verifiers, serves the admin endpoint, reloads and drains. It publishes immutable state to the workers and touches no
+// connection.
 
 #include <uv.h>
 
@@ -36,7 +37,9 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   // ControlView
   std::shared_ptr<const routing::Directory> directory() const override { return directory_; }
   std::vector<std::shared_ptr<const routing::BranchView>> views() const override { return monitor_->views(); }
-  std::uint64_t probe_failures(std::string_view branch, std::size_t member) const override { return monitor_->probe_failures(branch, member); }
+  std::uint64_t probe_failures(std::string_view branch, std::size_t member) const override {
+    return monitor_->probe_failures(branch, member);
+  }
   const VerifierStats& verifier_stats() const override { return verifiers_->stats(); }
   std::vector<const metrics::WorkerBlock*> worker_blocks() const override;
   bool listening() const override { return listening_; }

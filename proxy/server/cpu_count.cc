@@ -31,7 +31,8 @@ std::uint32_t available_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   std::uint32_t count = 1;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) count = static_cast<std::uint32_t>(std::clamp(CPU_COUNT(&set), 1, 64));
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    count = static_cast<std::uint32_t>(std::clamp(CPU_COUNT(&set), 1, 64));
   return std::min(count, quota_cpus());
 }
 

@@ -24,7 +24,8 @@ ControlView::RouteAnswer from_refusal(const routing::Refusal& refusal, ControlVi
 }
 
 /// Without a name: the first listener on which the target is lawful.
-const routing::ListenerConfig* find_listener(const routing::Config& config, const std::string& name, std::string_view user) {
+const routing::ListenerConfig* find_listener(const routing::Config& config, const std::string& name,
+                                             std::string_view user) {
   for (const auto& listener : config.listeners) {
     if (listener.name == name) return &listener;
   }
@@ -46,10 +47,12 @@ const routing::ListenerConfig* find_listener(const routing::Config& config, cons
 }  // namespace
 
 void Control::explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) {
-  PendingRoute route{std::move(listener), std::move(user), base::from_hrtime(uv_hrtime()) + kSettleTimeout, std::move(done)};
+  PendingRoute route{std::move(listener), std::move(user), base::from_hrtime(uv_hrtime()) + kSettleTimeout,
+                     std::move(done)};
   if (try_explain(route, false)) return;
   pending_routes_.push_back(std::move(route));
-  uv_timer_start(&tick_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->on_tick(); }, 100, 100);
+  uv_timer_start(
+      &tick_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->on_tick(); }, 100, 100);
 }
 
 /// True when the answer was given. `last`: give it whatever is known.

@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::uint64_t kRoundMs = 500;
 
-std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {   // FNV-1a over the value's bytes
+std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {  // FNV-1a over the value's bytes
   for (int i = 0; i < 8; ++i) {
     hash = (hash ^ ((value >> (8 * i)) & 0xff)) * 0x100000001b3ULL;
   }
@@ -49,7 +49,8 @@ void FileWatch::open(uv_loop_t* loop) {
   loop_ = loop;
   POINTSMAN_CHECK(uv_timer_init(loop, &timer_) == 0);
   timer_.data = this;
-  uv_timer_start(&timer_, [](uv_timer_t* timer) { static_cast<FileWatch*>(timer->data)->look(); }, kRoundMs, kRoundMs);
+  uv_timer_start(
+      &timer_, [](uv_timer_t* timer) { static_cast<FileWatch*>(timer->data)->look(); }, kRoundMs, kRoundMs);
 }
 
 void FileWatch::watch(std::vector<std::string> paths, std::uint64_t known) {

@@ -19,7 +19,9 @@ constexpr int kAcceptsPerTurn = 16;
 constexpr std::uint64_t kPauseMs = 100;
 constexpr int kBacklog = 4096;
 
-int open_spare() { return ::open("/dev/null", O_RDONLY | O_CLOEXEC); }
+int open_spare() {
+  return ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
 
 }  // namespace
 
@@ -35,7 +37,8 @@ void Listener::open(uv_loop_t* loop) {
   pause_.data = this;
   spare_ = open_spare();
   open_ = true;
-  uv_poll_start(&poll_, UV_READABLE, [](uv_poll_t* poll, int, int) { static_cast<Listener*>(poll->data)->on_readable(); });
+  uv_poll_start(&poll_, UV_READABLE,
+                [](uv_poll_t* poll, int, int) { static_cast<Listener*>(poll->data)->on_readable(); });
 }
 
 void Listener::close() {
@@ -60,12 +63,16 @@ void Listener::on_readable() {
     switch (errno) {
       case EINTR:
       case ECONNABORTED:
-      case EPROTO: continue;
+      case EPROTO:
+        continue;
       case EMFILE:
       case ENFILE:
       case ENOBUFS:
-      case ENOMEM: pause(errno); return;
-      default: return;   // EAGAIN, or a fault of the network that accept(2) reports early
+      case ENOMEM:
+        pause(errno);
+        return;
+      default:
+        return;  // EAGAIN, or a fault of the network that accept(2) reports early
     }
   }
 }
@@ -85,14 +92,16 @@ void Listener::pause(int error) {
       [](uv_timer_t* timer) {
         auto* self = static_cast<Listener*>(timer->data);
         if (!self->open_) return;
-        uv_poll_start(&self->poll_, UV_READABLE, [](uv_poll_t* poll, int, int) { static_cast<Listener*>(poll->data)->on_readable(); });
+        uv_poll_start(&self->poll_, UV_READABLE,
+                      [](uv_poll_t* poll, int, int) { static_cast<Listener*>(poll->data)->on_readable(); });
       },
       kPauseMs, 0);
   sink_.on_accept_paused(index_, error);
 }
 
-base::Result<int> open_listening_socket(const std::string& address, std::uint16_t port, bool reuse_port, unsigned keepalive_seconds,
-                                        unsigned user_timeout_ms, std::uint16_t* bound_port) {
+base::Result<int> open_listening_socket(const std::string& address, std::uint16_t port, bool reuse_port,
+                                        unsigned keepalive_seconds, unsigned user_timeout_ms,
+                                        std::uint16_t* bound_port) {
   auto where = routing::SocketAddress::from_numeric(address, port);
   const std::string name = address + " port " + std::to_string(port);
   if (!where.known()) return base::Error{"cannot listen on " + name + ": the address is not numeric"};

@@ -1,6 +1,7 @@
 #pragma once
-// A listening socket of one worker: uv_poll and our own accept4, not uv_listen, whose accept loop in libuv 1.44 spins for ever once descriptors
-// run out (reliability T22). On EMFILE the spare descriptor is given up, the waiting connection is taken and closed, and accepting pauses 100 ms.
+// A listening socket of one worker: uv_poll and our own accept4, not uv_listen, whose accept loop in libuv 1.44 spins
+// for ever once descriptors run out (reliability T22). On EMFILE the spare descriptor is given up, the waiting
+// connection is taken and closed, and accepting pauses 100 ms.
 
 #include <sys/socket.h>
 #include <uv.h>
@@ -48,9 +49,10 @@ class Listener {
   uv_timer_t pause_{};
 };
 
-/// Binds and listens. With `reuse_port` several workers may have one each. Port 0: any, `bound_port` gets it. The error names address, port
-/// and what to do.
-base::Result<int> open_listening_socket(const std::string& address, std::uint16_t port, bool reuse_port, unsigned keepalive_seconds,
-                                        unsigned user_timeout_ms, std::uint16_t* bound_port);
+/// Binds and listens. With `reuse_port` several workers may have one each. Port 0: any, `bound_port` gets it. The error
+/// names address, port and what to do.
+base::Result<int> open_listening_socket(const std::string& address, std::uint16_t port, bool reuse_port,
+                                        unsigned keepalive_seconds, unsigned user_timeout_ms,
+                                        std::uint16_t* bound_port);
 
 }  // namespace pointsman::proxy

@@ -19,8 +19,9 @@ namespace pointsman::proxy {
 
 /// The TLS contexts of one configuration, made by the control thread. Immutable.
 struct TlsContexts {
-  std::shared_ptr<const protocol::ServerTlsContext> server;   ///< null: no TLS configured
-  /// By routing::BackendTlsConfig::context_key(). A context that could not be made is absent: its legs fail with backend_fault.
+  std::shared_ptr<const protocol::ServerTlsContext> server;  ///< null: no TLS configured
+  /// By routing::BackendTlsConfig::context_key(). A context that could not be made is absent: its legs fail with
+  /// backend_fault.
   std::unordered_map<std::string, std::shared_ptr<const protocol::ClientTlsContext>> clients;
   std::string mock_secret;
 };
@@ -33,7 +34,7 @@ struct NewDirectory {
   std::shared_ptr<const TlsContexts> tls;
 };
 struct NewView {
-  const routing::Directory* directory = nullptr;   ///< identity only: a view of an older directory is dropped
+  const routing::Directory* directory = nullptr;  ///< identity only: a view of an older directory is dropped
   std::size_t index = 0;
   std::shared_ptr<const routing::BranchView> view;
 };
@@ -51,7 +52,7 @@ struct CancelSearch {
 struct CancelAnswer {
   std::uint64_t origin_session = 0;
   bool found = false;
-  bool sent = false;   ///< with found
+  bool sent = false;  ///< with found
 };
 /// A login of another worker failed with this verifier: whoever has it cached asks again.
 struct VerifierStale {
@@ -63,7 +64,8 @@ struct StopNow {};
 struct CollectSessions {
   std::uint64_t request = 0;
 };
-using ToWorker = std::variant<NewDirectory, NewView, VerifierReady, VerifierStale, CancelSearch, CancelAnswer, BeginDrain, StopNow, CollectSessions>;
+using ToWorker = std::variant<NewDirectory, NewView, VerifierReady, VerifierStale, CancelSearch, CancelAnswer,
+                              BeginDrain, StopNow, CollectSessions>;
 
 // ---- worker → control ---------------------------------------------------------------------------------------------
 

@@ -14,10 +14,14 @@ namespace {
 
 protocol::BackendTlsMode engine_mode(routing::TlsMode mode) {
   switch (mode) {
-    case routing::TlsMode::kDisable: return protocol::BackendTlsMode::kDisable;
-    case routing::TlsMode::kRequire: return protocol::BackendTlsMode::kRequire;
-    case routing::TlsMode::kVerifyCa: return protocol::BackendTlsMode::kVerifyCa;
-    case routing::TlsMode::kVerifyFull: return protocol::BackendTlsMode::kVerifyFull;
+    case routing::TlsMode::kDisable:
+      return protocol::BackendTlsMode::kDisable;
+    case routing::TlsMode::kRequire:
+      return protocol::BackendTlsMode::kRequire;
+    case routing::TlsMode::kVerifyCa:
+      return protocol::BackendTlsMode::kVerifyCa;
+    case routing::TlsMode::kVerifyFull:
+      return protocol::BackendTlsMode::kVerifyFull;
   }
   return protocol::BackendTlsMode::kVerifyFull;
 }
@@ -27,7 +31,8 @@ void add_client_context(const routing::BackendTlsConfig& settings, const std::st
   if (settings.mode == routing::TlsMode::kDisable) return;
   const std::string key = settings.context_key();
   if (contexts.clients.contains(key)) return;
-  auto made = protocol::ClientTlsContext::create({engine_mode(settings.mode), settings.ca, settings.certificate, settings.key});
+  auto made =
+      protocol::ClientTlsContext::create({engine_mode(settings.mode), settings.ca, settings.certificate, settings.key});
   if (made.ok()) {
     contexts.clients.emplace(key, std::move(made.value()));
   } else {
@@ -35,8 +40,8 @@ void add_client_context(const routing::BackendTlsConfig& settings, const std::st
   }
 }
 
-/// The secret under which mock salts are made must outlive a restart and be the same for all routers behind one address: it is derived from what
-/// they share already, the TLS key. Without TLS it is random.
+/// The secret under which mock salts are made must outlive a restart and be the same for all routers behind one
+/// address: it is derived from what they share already, the TLS key. Without TLS it is random.
 std::string make_mock_secret(const routing::Config& config) {
   if (config.tls) {
     std::ifstream file(config.tls->key, std::ios::binary);
@@ -52,7 +57,8 @@ std::string make_mock_secret(const routing::Config& config) {
 
 }  // namespace
 
-base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing::Config& config, std::vector<std::string>& warnings) {
+base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing::Config& config,
+                                                                   std::vector<std::string>& warnings) {
   auto contexts = std::make_shared<TlsContexts>();
   if (config.tls) {
     protocol::ServerTlsSettings settings;

@@ -21,7 +21,7 @@ constexpr std::size_t kMaxCachedVerifiers = 20'000;
 constexpr base::Duration kWantAgainAfter = std::chrono::seconds(5);
 constexpr std::uint64_t kQuietSweepMs = 2'000;
 constexpr std::uint64_t kLastCancelsMs = 1'000;
-constexpr std::size_t kReleasesWorthTrim = 64;   // two megabytes of OpenSSL's record buffers
+constexpr std::size_t kReleasesWorthTrim = 64;  // two megabytes of OpenSSL's record buffers
 /// Handshake steps (about 0.3 ms of CPU each) per millisecond of the loop's clock.
 constexpr std::uint32_t kHandshakesPerMs = 8;
 
@@ -33,7 +33,9 @@ std::string verifier_key(std::string_view role, std::string_view branch) {
   return key;
 }
 
-Instant now_instant() { return base::from_hrtime(uv_hrtime()); }
+Instant now_instant() {
+  return base::from_hrtime(uv_hrtime());
+}
 
 metrics::Dimensions spare_dimensions(std::size_t listeners) {
   metrics::Dimensions dimensions;
@@ -61,7 +63,8 @@ Worker::Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t ma
       spare_dimensions_(spare_dimensions(directory_->config().listeners.size())),
       spare_slot_(spare_dimensions_) {
   POINTSMAN_CHECK(uv_loop_init(&loop_) == 0);
-  mailbox_.open(&loop_, this, [](void* self, ToWorker&& message) { static_cast<Worker*>(self)->handle(std::move(message)); });
+  mailbox_.open(&loop_, this,
+                [](void* self, ToWorker&& message) { static_cast<Worker*>(self)->handle(std::move(message)); });
   wheel_.open(&loop_);
   POINTSMAN_CHECK(uv_idle_init(&loop_, &burial_) == 0);
   burial_.data = this;
@@ -106,7 +109,9 @@ std::shared_ptr<const routing::BranchView> Worker::branch(std::string_view name)
   return view;
 }
 
-void Worker::random_bytes(base::MutableBytes out) { POINTSMAN_CHECK(RAND_bytes(out.data(), static_cast<int>(out.size())) == 1); }
+void Worker::random_bytes(base::MutableBytes out) {
+  POINTSMAN_CHECK(RAND_bytes(out.data(), static_cast<int>(out.size())) == 1);
+}
 
 const metrics::Dimensions& Worker::dimensions_of(const routing::BranchView& view) const {
   return view.block != nullptr ? view.block->dimensions() : spare_dimensions_;
@@ -123,7 +128,8 @@ bool Worker::take_handshake_turn() {
   return true;
 }
 
-// ---- accepting and ending ---------------------------------------------------------------------------------------------
+// ---- accepting and ending
+// ---------------------------------------------------------------------------------------------
 
 void Worker::on_accepted(std::size_t listener, int fd, const routing::SocketAddress& peer) {
   const std::uint32_t before = shared_.connections.fetch_add(1, std::memory_order_relaxed);
@@ -134,7 +140,8 @@ void Worker::on_accepted(std::size_t listener, int fd, const routing::SocketAddr
     ::close(fd);
     return;
   }
-  // Connections that have not logged in may fill half of the house; then the oldest goes, it has probably given up (T21).
+  // Connections that have not logged in may fill half of the house; then the oldest goes, it has probably given up
+  // (T21).
   const std::size_t cap = std::max<std::size_t>(64, max_connections_ / 2 / worker_count_);
   if (logins_.size() >= cap) {
     block_.refusals[listener * routing::kReasonCount + static_cast<std::size_t>(routing::Reason::kLimit)].add();
@@ -204,7 +211,8 @@ void Worker::note_active(Session& session) {
   active_tls_.push_back(session.id());
   if (active_tls_.size() == 1 && !stopping_) {
     uv_timer_start(
-        &quiet_timer_, [](uv_timer_t* timer) { static_cast<Worker*>(timer->data)->sweep_quiet(); }, kQuietSweepMs, kQuietSweepMs);
+        &quiet_timer_, [](uv_timer_t* timer) { static_cast<Worker*>(timer->data)->sweep_quiet(); }, kQuietSweepMs,
+        kQuietSweepMs);
   }
 }
 
@@ -254,7 +262,9 @@ void Worker::ask_verifier(Session& session, const AskVerifier& ask) {
   }
 }
 
-void Worker::apply(VerifierStale&& message) { verifiers_.erase(verifier_key(message.role, message.branch)); }
+void Worker::apply(VerifierStale&& message) {
+  verifiers_.erase(verifier_key(message.role, message.branch));
+}
 
 void Worker::apply(VerifierReady&& message) {
   const auto& answer = message.answer;
@@ -265,10 +275,13 @@ void Worker::apply(VerifierReady&& message) {
     verifiers_[verifier_key(message.query.role, message.query.branch)] = {answer};
   }
   if (message.query.token == 0) return;
-  if (const auto found = sessions_.find(message.query.token); found != sessions_.end()) found->second->on_verifier(answer);
+  if (const auto found = sessions_.find(message.query.token); found != sessions_.end())
+    found->second->on_verifier(answer);
 }
 
-void Worker::report_dial_failure(const std::string& branch, int member) { control_.post(DialFailed{branch, member}); }
+void Worker::report_dial_failure(const std::string& branch, int member) {
+  control_.post(DialFailed{branch, member});
+}
 
 // ---- views ----------------------------------------------------------------------------------------------------------
 
@@ -301,7 +314,9 @@ void Worker::wake_held(std::string_view branch) {
 
 // ---- cancel ---------------------------------------------------------------------------------------------------------
 
-void Worker::add_cancel_key(Session& session) { cancel_keys_.emplace(session.backend_key().pid, &session); }
+void Worker::add_cancel_key(Session& session) {
+  cancel_keys_.emplace(session.backend_key().pid, &session);
+}
 
 void Worker::remove_cancel_key(Session& session) {
   const auto [begin, end] = cancel_keys_.equal_range(session.backend_key().pid);
@@ -338,7 +353,7 @@ base::TokenBucket& Worker::guesses_of(const std::uint8_t (&source)[16]) {
 void Worker::serve_cancel(Session& session, const protocol::CancelRequest& request) {
   PendingCancel pending;
   session.source_ip(pending.source);
-  auto bucket = guesses_of(pending.source);   // a copy: only wrong keys cost a token
+  auto bucket = guesses_of(pending.source);  // a copy: only wrong keys cost a token
   if (!bucket.take(kWrongGuesses, now_instant())) {
     finish_cancel(session.id(), metrics::CancelOutcome::kThrottled);
     return;
@@ -368,7 +383,8 @@ void Worker::apply(CancelAnswer&& message) {
   if (found == pending_cancels_.end()) return;
   if (message.found) {
     pending_cancels_.erase(found);
-    finish_cancel(message.origin_session, message.sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
+    finish_cancel(message.origin_session,
+                  message.sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
     return;
   }
   if (found->second.answers_missing > 1) {
@@ -438,10 +454,11 @@ void Worker::start_waiting_cancels() {
 }
 
 void Worker::cancel_dial_done(CancelDial& dial, bool sent) {
-  --dials_running_;   // those that wait start at the burial, outside of this dial's own calls
+  --dials_running_;  // those that wait start at the burial, outside of this dial's own calls
   const auto& target = dial.target();
   if (target.origin_session == 0) {
-    block_.cancels[static_cast<std::size_t>(sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed)].add();
+    block_.cancels[static_cast<std::size_t>(sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed)]
+        .add();
   } else if (target.origin_worker == index_) {
     finish_cancel(target.origin_session, sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
   } else {
@@ -459,12 +476,15 @@ void Worker::log_login(const Session& session, std::size_t listener) {
   const auto& times = session.record().times;
   const auto observe = [this, listener](metrics::LoginPhase phase, Instant from, Instant to) {
     if (from == Instant{} || to == Instant{} || to < from) return;
-    block_.login[listener * metrics::kLoginPhases + static_cast<std::size_t>(phase)].observe_ns(static_cast<std::uint64_t>((to - from).count()));
+    block_.login[listener * metrics::kLoginPhases + static_cast<std::size_t>(phase)].observe_ns(
+        static_cast<std::uint64_t>((to - from).count()));
   };
   observe(metrics::LoginPhase::kTls, times.accepted, times.tls_done);
-  observe(metrics::LoginPhase::kStartup, times.tls_done == Instant{} ? times.accepted : times.tls_done, times.startup_done);
+  observe(metrics::LoginPhase::kStartup, times.tls_done == Instant{} ? times.accepted : times.tls_done,
+          times.startup_done);
   observe(metrics::LoginPhase::kAuth, times.startup_done, times.auth_done);
-  if (times.held.count() > 0) observe(metrics::LoginPhase::kHold, Instant(base::Duration(1)), Instant(times.held + base::Duration(1)));
+  if (times.held.count() > 0)
+    observe(metrics::LoginPhase::kHold, Instant(base::Duration(1)), Instant(times.held + base::Duration(1)));
   observe(metrics::LoginPhase::kConnect, times.routed, times.ready);
   observe(metrics::LoginPhase::kTotal, times.accepted, times.ready);
   const auto& identity = session.identity();
@@ -490,7 +510,8 @@ void Worker::count_end(const Session& session, std::size_t listener, metrics::Br
     } else {
       block_.refusals[cell].add();
     }
-    const bool authentication = refusal->reason == routing::Reason::kAuthFailed || refusal->reason == routing::Reason::kNoVerifier;
+    const bool authentication =
+        refusal->reason == routing::Reason::kAuthFailed || refusal->reason == routing::Reason::kNoVerifier;
     if (authentication && slot != nullptr) slot->auth_failures[static_cast<std::size_t>(refusal->reason)].add();
   }
   if (slot == nullptr || session.identity().view == nullptr || reason == EndReason::kCancelServed) return;
@@ -502,14 +523,17 @@ void Worker::count_end(const Session& session, std::size_t listener, metrics::Br
              directory_->config().listeners[listener].mode == routing::ListenerMode::kPooled) {
     const bool named = !identity.target.empty() && identity.target != "primary";
     const bool has_default = !identity.view->config->default_pool.empty();
-    route = static_cast<std::size_t>(named || has_default ? routing::RouteClass::kPool : routing::RouteClass::kLocalPool);
+    route =
+        static_cast<std::size_t>(named || has_default ? routing::RouteClass::kPool : routing::RouteClass::kLocalPool);
   } else if (identity.target == "replica") {
     route = static_cast<std::size_t>(routing::RouteClass::kReplica);
   }
   const auto outcome = session.record().times.ready != Instant{} ? metrics::Outcome::kOk
-                       : (reason == EndReason::kRefused || reason == EndReason::kBackendRefused) ? metrics::Outcome::kRefused
-                                                                                               : metrics::Outcome::kFailed;
-  const std::size_t cell = (listener * routing::kRouteClassCount + route) * metrics::kOutcomes + static_cast<std::size_t>(outcome);
+                       : (reason == EndReason::kRefused || reason == EndReason::kBackendRefused)
+                           ? metrics::Outcome::kRefused
+                           : metrics::Outcome::kFailed;
+  const std::size_t cell =
+      (listener * routing::kRouteClassCount + route) * metrics::kOutcomes + static_cast<std::size_t>(outcome);
   if (cell < slot->connections.size()) slot->connections[cell].add();
 }
 

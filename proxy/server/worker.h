@@ -1,6 +1,6 @@
 #pragma once
-// A worker: one thread, one loop, and everything its sessions need. An island: a connection never leaves it, nothing in a session is atomic. It
-// talks to the control thread and to other workers through mailboxes only.
+// A worker: one thread, one loop, and everything its sessions need. An island: a connection never leaves it, nothing in
+// a session is atomic. It talks to the control thread and to other workers through mailboxes only.
 
 #include <uv.h>
 
@@ -37,13 +37,14 @@ inline constexpr std::uint32_t kOverLimitAllowance = 64;
 
 class Worker final : public AcceptSink {
  public:
-  Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t max_connections, SharedCounts& shared, Mailbox<ToControl>& control,
-         NewDirectory first);
+  Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t max_connections, SharedCounts& shared,
+         Mailbox<ToControl>& control, NewDirectory first);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  /// Before run(): descriptors per listener of the configuration, in order; owned from here on. And the other workers, by index.
+  /// Before run(): descriptors per listener of the configuration, in order; owned from here on. And the other workers,
+  /// by index.
   void set_up(const std::vector<int>& listening, const std::vector<Worker*>& all);
   /// The thread's body: returns when StopNow was handled and every handle is closed.
   void run();
@@ -83,7 +84,8 @@ class Worker final : public AcceptSink {
   void count_handshake(std::string_view version);
   void log_login(const Session& session, std::size_t listener);
   /// `refusal` null: none.
-  void count_end(const Session& session, std::size_t listener, metrics::BranchSlot* slot, EndReason reason, const routing::Refusal* refusal);
+  void count_end(const Session& session, std::size_t listener, metrics::BranchSlot* slot, EndReason reason,
+                 const routing::Refusal* refusal);
   void retire(Session& session);
   void cancel_dial_done(CancelDial& dial, bool sent);
   void forget(CancelDial& dial);
@@ -132,7 +134,7 @@ class Worker final : public AcceptSink {
   std::vector<Worker*> workers_;
 
   uv_loop_t loop_{};
-  uv_idle_t burial_{};       // runs once after sessions ended: their memory goes outside of their own calls
+  uv_idle_t burial_{};  // runs once after sessions ended: their memory goes outside of their own calls
   uv_timer_t quiet_timer_{};
   Mailbox<ToWorker> mailbox_;
   TimingWheel wheel_;
@@ -146,16 +148,17 @@ class Worker final : public AcceptSink {
 
   std::uint64_t next_session_ = 1;
   std::unordered_map<std::uint64_t, Session*> sessions_;
-  std::map<std::uint64_t, Session*> logins_;              // not yet relaying, oldest first
-  std::unordered_multimap<std::uint32_t, Session*> cancel_keys_;   // by backend PID
-  std::unordered_map<std::string, CachedVerifier> verifiers_;      // by role, zero byte, branch
+  std::map<std::uint64_t, Session*> logins_;                      // not yet relaying, oldest first
+  std::unordered_multimap<std::uint32_t, Session*> cancel_keys_;  // by backend PID
+  std::unordered_map<std::string, CachedVerifier> verifiers_;     // by role, zero byte, branch
   std::unordered_map<std::string, std::uint32_t> held_;
-  std::unordered_map<std::string, base::Instant> wanted_;          // when the control thread was last told that a branch is in use
+  std::unordered_map<std::string, base::Instant>
+      wanted_;  // when the control thread was last told that a branch is in use
   std::unordered_map<std::uint64_t, PendingCancel> pending_cancels_;
   std::unordered_map<CancelDial*, std::unique_ptr<CancelDial>> dials_;
   std::size_t dials_running_ = 0;
   std::deque<CancelTarget> waiting_cancels_;
-  std::vector<base::TokenBucket> guesses_;                // wrong cancel keys by hash of the source's network
+  std::vector<base::TokenBucket> guesses_;  // wrong cancel keys by hash of the source's network
   std::vector<std::uint64_t> active_tls_;
   std::size_t released_since_trim_ = 0;
   std::vector<Session*> dead_sessions_;

@@ -10,8 +10,11 @@ namespace {
 constexpr base::Duration kCancelTimeout = std::chrono::seconds(5);
 }  // namespace
 
-CancelDial::CancelDial(Worker& worker, CancelTarget target) : worker_(worker), target_(std::move(target)), side_(*this) {}
-CancelDial::~CancelDial() { base::wipe(target_.secret.data(), target_.secret.size()); }
+CancelDial::CancelDial(Worker& worker, CancelTarget target)
+    : worker_(worker), target_(std::move(target)), side_(*this) {}
+CancelDial::~CancelDial() {
+  base::wipe(target_.secret.data(), target_.secret.size());
+}
 
 void CancelDial::start() {
   worker_.wheel().arm(*this, base::from_hrtime(uv_hrtime()) + kCancelTimeout);
@@ -31,7 +34,8 @@ void CancelDial::on_writable(Socket& socket) {
       send_request();
     } else {
       awaiting_tls_answer_ = true;
-      if (side_.write_wire(base::as_bytes(protocol::build_ssl_request()), worker_.pool()) == Side::Write::kError) finish(false);
+      if (side_.write_wire(base::as_bytes(protocol::build_ssl_request()), worker_.pool()) == Side::Write::kError)
+        finish(false);
     }
     return;
   }
@@ -85,13 +89,15 @@ void CancelDial::handshake(base::Bytes encrypted) {
 
 void CancelDial::send_request() {
   sent_ = true;
-  if (side_.write(base::as_bytes(protocol::build_cancel_request(target_.pid, target_.secret)), worker_.scratch(), worker_.pool()) ==
-      Side::Write::kError) {
+  if (side_.write(base::as_bytes(protocol::build_cancel_request(target_.pid, target_.secret)), worker_.scratch(),
+                  worker_.pool()) == Side::Write::kError) {
     finish(false);
   }
 }
 
-void CancelDial::on_deadline(base::Instant) { finish(sent_); }
+void CancelDial::on_deadline(base::Instant) {
+  finish(sent_);
+}
 
 void CancelDial::finish(bool sent) {
   if (finished_) return;
@@ -105,6 +111,8 @@ void CancelDial::finish(bool sent) {
   }
 }
 
-void CancelDial::on_closed(Socket&) { worker_.forget(*this); }
+void CancelDial::on_closed(Socket&) {
+  worker_.forget(*this);
+}
 
 }  // namespace pointsman::proxy

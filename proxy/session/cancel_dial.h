@@ -1,7 +1,7 @@
 #pragma once
-// Carries one CancelRequest to a backend: connect, TLS when the session's leg has it, the request with the backend's own key, then wait for the
-// backend to hang up, so that the cancel has been acted on before the client hears of it. One thread (the worker's).
-// Source: protocol-flow, "Canceling Requests in Progress"; libpq's PQcancelPoll.
+// Carries one CancelRequest to a backend: connect, TLS when the session's leg has it, the request with the backend's
+// own key, then wait for the backend to hang up, so that the cancel has been acted on before the client hears of it.
+// One thread (the worker's). Source: protocol-flow, "Canceling Requests in Progress"; libpq's PQcancelPoll.
 
 #include <memory>
 #include <string>
@@ -16,7 +16,7 @@ class Worker;
 
 struct CancelTarget {
   routing::SocketAddress address;
-  std::shared_ptr<const protocol::ClientTlsContext> tls;   ///< null: in clear
+  std::shared_ptr<const protocol::ClientTlsContext> tls;  ///< null: in clear
   std::string server_name;
   std::uint32_t pid = 0;
   std::string secret;

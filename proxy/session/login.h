@@ -15,27 +15,27 @@ struct SessionCore::Login {
   protocol::StartupMessage startup;
   routing::UserName name;
   routing::SessionOptions options;
-  std::shared_ptr<const routing::BranchView> view;            // null: an unknown branch that is hidden
-  std::vector<protocol::StartupParameter> backend_parameters; // `user` is the role, ours are taken out
+  std::shared_ptr<const routing::BranchView> view;             // null: an unknown branch that is hidden
+  std::vector<protocol::StartupParameter> backend_parameters;  // `user` is the role, ours are taken out
   bool replication = false;
   bool passthrough = false;
-  std::uint32_t minor = 0;                                    // protocol 3.x agreed with the client
+  std::uint32_t minor = 0;  // protocol 3.x agreed with the client
 
   VerifierAnswer::Kind verifier_kind = VerifierAnswer::Kind::kUnavailable;
-  std::string verifier_detail;                                // for the log
+  std::string verifier_detail;  // for the log
   std::optional<protocol::ScramLoginKeys> keys;
-  std::string server_final;                                   // kept back until the backend accepted its login
+  std::string server_final;  // kept back until the backend accepted its login
 
-  std::vector<int> excluded;                                  // candidates that failed this login
-  std::string server_error;                                   // the last 57P03 of a server, passed on when the hold expires
+  std::vector<int> excluded;  // candidates that failed this login
+  std::string server_error;   // the last 57P03 of a server, passed on when the hold expires
   std::string last_failure;
   base::Instant candidate_deadline{};
   unsigned retries = 0;
 
   bool hold_begun = false;
-  bool waits_by_own_wish = false;                             // `pointsman.wait`
-  std::optional<routing::Refusal> refused_after_proof;        // kept back so that a known branch looks like an unknown one
-  bool held_for_topology = false;                             // a settled branch had no destination
+  bool waits_by_own_wish = false;                       // `pointsman.wait`
+  std::optional<routing::Refusal> refused_after_proof;  // kept back so that a known branch looks like an unknown one
+  bool held_for_topology = false;                       // a settled branch had no destination
   base::Instant hold_started{};
   base::Instant hold_deadline{};
 };

@@ -21,7 +21,8 @@ struct MappedIp {
 
 }  // namespace
 
-Session::Session(Worker& worker, std::uint64_t id, std::size_t listener, const routing::SocketAddress& peer, bool over_limit, Instant now)
+Session::Session(Worker& worker, std::uint64_t id, std::size_t listener, const routing::SocketAddress& peer,
+                 bool over_limit, Instant now)
     : worker_(worker),
       directory_(worker.directory()),
       listener_{&directory_->config().listeners[listener], listener},
@@ -45,21 +46,34 @@ bool Session::start(int fd) {
   return true;
 }
 
-Instant Session::now() const { return base::from_hrtime(uv_hrtime()); }
+Instant Session::now() const {
+  return base::from_hrtime(uv_hrtime());
+}
 
 // ---- the core's questions -------------------------------------------------------------------------------------------
 
-const routing::Config& Session::config() { return directory_->config(); }
-std::shared_ptr<const routing::BranchView> Session::branch(std::string_view name) { return worker_.branch(name); }
-void Session::random_bytes(base::MutableBytes out) { worker_.random_bytes(out); }
-std::string_view Session::mock_secret() { return worker_.tls().mock_secret; }
-bool Session::draining() { return worker_.draining(); }
+const routing::Config& Session::config() {
+  return directory_->config();
+}
+std::shared_ptr<const routing::BranchView> Session::branch(std::string_view name) {
+  return worker_.branch(name);
+}
+void Session::random_bytes(base::MutableBytes out) {
+  worker_.random_bytes(out);
+}
+std::string_view Session::mock_secret() {
+  return worker_.tls().mock_secret;
+}
+bool Session::draining() {
+  return worker_.draining();
+}
 
 std::optional<routing::Refusal> Session::admit(const std::shared_ptr<const routing::BranchView>& branch) {
   if (over_limit_) return routing::router_full(worker_.max_connections());
-  if (branch->block == nullptr) return std::nullopt;   // not in use until now: counted at the decision
+  if (branch->block == nullptr) return std::nullopt;  // not in use until now: counted at the decision
   const auto limit = config().limits.max_connections_per_branch;
-  if (branch->block->admitted.load(std::memory_order_relaxed) >= limit) return routing::branch_full(branch->config->name, limit);
+  if (branch->block->admitted.load(std::memory_order_relaxed) >= limit)
+    return routing::branch_full(branch->config->name, limit);
   count_admission(*branch);
   return std::nullopt;
 }
@@ -150,7 +164,8 @@ void Session::on_deadline(Instant at) {
       begin_close(end_reason_);
       return;
     case Stage::kRelay:
-    case Stage::kClosing: return;
+    case Stage::kClosing:
+      return;
   }
 }
 
@@ -181,7 +196,8 @@ void Session::perform(Action& action) {
   struct Visitor {
     Session& session;
     void operator()(SendToClient& send) const {
-      if (session.client_.write(base::as_bytes(send.bytes), session.worker_.scratch(), session.worker_.pool()) == Side::Write::kError) {
+      if (session.client_.write(base::as_bytes(send.bytes), session.worker_.scratch(), session.worker_.pool()) ==
+          Side::Write::kError) {
         session.begin_close(EndReason::kClientError);
       }
     }
@@ -198,14 +214,17 @@ void Session::perform(Action& action) {
     void operator()(ConnectBackend& connect) const { session.perform_connect(connect); }
     void operator()(SendToBackend& send) const {
       if (!session.backend_.socket.open()) return;
-      if (session.backend_.write(base::as_bytes(send.bytes), session.worker_.scratch(), session.worker_.pool()) == Side::Write::kError) {
+      if (session.backend_.write(base::as_bytes(send.bytes), session.worker_.scratch(), session.worker_.pool()) ==
+          Side::Write::kError) {
         session.drop_backend();
         session.core_->on_backend_eof("connection lost while sending", session.now());
       }
     }
     void operator()(StartBackendTls& start) const { session.perform_backend_tls(start); }
     void operator()(DropBackend&) const { session.drop_backend(); }
-    void operator()(ReportDialFailure& report) const { session.worker_.report_dial_failure(report.branch, report.member); }
+    void operator()(ReportDialFailure& report) const {
+      session.worker_.report_dial_failure(report.branch, report.member);
+    }
     void operator()(ServeCancel& cancel) const { session.worker_.serve_cancel(session, cancel.request); }
     void operator()(BeginRelay& relay) const { session.perform_begin_relay(relay); }
     void operator()(Finish& finish) const { session.perform_finish(finish); }
@@ -222,16 +241,19 @@ void Session::drop_backend() {
 
 void Session::perform_connect(const ConnectBackend& connect) {
   drop_backend();
-  if (backend_.socket.busy()) {   // the loop lets go of the old handle first
+  if (backend_.socket.busy()) {  // the loop lets go of the old handle first
     reopen_backend_ = true;
     next_address_ = connect.address;
     return;
   }
   const auto& config = directory_->config();
-  const auto keepalive = static_cast<unsigned>(std::chrono::duration_cast<std::chrono::seconds>(config.tcp_keepalive).count());
-  const auto user_timeout = static_cast<unsigned>(std::chrono::duration_cast<std::chrono::milliseconds>(config.tcp_user_timeout).count());
+  const auto keepalive =
+      static_cast<unsigned>(std::chrono::duration_cast<std::chrono::seconds>(config.tcp_keepalive).count());
+  const auto user_timeout =
+      static_cast<unsigned>(std::chrono::duration_cast<std::chrono::milliseconds>(config.tcp_user_timeout).count());
   backend_connecting_ = true;
-  const int error = backend_.socket.connect(worker_.loop(), &connect.address.base, connect.address.size, keepalive, user_timeout);
+  const int error =
+      backend_.socket.connect(worker_.loop(), &connect.address.base, connect.address.size, keepalive, user_timeout);
   if (error != 0) {
     backend_connecting_ = false;
     core_->on_connect_failed(std::strerror(error), now());
@@ -289,7 +311,8 @@ void Session::perform_begin_relay(BeginRelay& relay) {
     if (written == Side::Write::kPending) client_.socket.want_read(false);
   }
   if (worker_.draining()) drain();
-  // Many clients log in and wait: what the login's records needed is worth more to the next one. It comes back by itself.
+  // Many clients log in and wait: what the login's records needed is worth more to the next one. It comes back by
+  // itself.
   release_tls_buffers();
 }
 
@@ -325,8 +348,11 @@ void Session::on_readable(Socket& socket) {
         client_.socket.want_read(false);
       }
       return;
-    case Stage::kLingering: linger_readable(); return;
-    case Stage::kClosing: return;
+    case Stage::kLingering:
+      linger_readable();
+      return;
+    case Stage::kClosing:
+      return;
   }
 }
 
@@ -367,7 +393,7 @@ void Session::on_writable(Socket& socket) {
     return;
   }
   if (stage_ == Stage::kLingering) {
-    linger(end_reason_);   // the last words are out: FIN, and a moment for the client
+    linger(end_reason_);  // the last words are out: FIN, and a moment for the client
   } else if (stage_ == Stage::kClientGone && !is_client) {
     backend_.socket.shutdown_write();
   } else if (stage_ != Stage::kLogin) {
@@ -383,7 +409,8 @@ void Session::on_writable(Socket& socket) {
 
 void Session::client_login_readable() {
   if (client_.tls != nullptr && !client_.tls_ready) {
-    // A storm of handshakes must not starve the sessions that are in: beyond the budget the socket stays readable and is met again.
+    // A storm of handshakes must not starve the sessions that are in: beyond the budget the socket stays readable and
+    // is met again.
     if (!worker_.take_handshake_turn()) return;
     const auto io = client_.socket.receive(worker_.scratch().read);
     if (io.bytes > 0) {

@@ -1,12 +1,14 @@
 #pragma once
-// The shell around a SessionCore: owns the sockets, runs the core's actions, and relays bytes once the login is complete.
+// The shell around a SessionCore: owns the sockets, runs the core's actions, and relays bytes once the login is
+// complete.
 //
 //   stage    Login ──BeginRelay──► Relay ──client ends──► ClientGone ─┐
 //              └──Finish──► Lingering ◄──backend ends────┘            └──► Closed
 //
-// Relay: one read, one write, no copy kept; what a socket does not take waits in one leased block and the other side is not read meanwhile, so
-// memory is bounded and a slow reader pushes back. Boundaries are only observed. begin_close() is idempotent and records the first reason;
-// the memory goes when the loop has let go of both sockets. One thread (the worker's).
+// Relay: one read, one write, no copy kept; what a socket does not take waits in one leased block and the other side is
+// not read meanwhile, so memory is bounded and a slow reader pushes back. Boundaries are only observed. begin_close()
+// is idempotent and records the first reason; the memory goes when the loop has let go of both sockets. One thread (the
+// worker's).
 
 #include <memory>
 #include <optional>
@@ -21,7 +23,7 @@
 namespace pointsman::metrics {
 struct BranchSlot;
 class Counter;
-}
+}  // namespace pointsman::metrics
 
 namespace pointsman::proxy {
 
@@ -29,7 +31,8 @@ class Worker;
 
 class Session final : private SocketOwner, private CoreServices, private WheelEntry {
  public:
-  Session(Worker& worker, std::uint64_t id, std::size_t listener, const routing::SocketAddress& peer, bool over_limit, base::Instant now);
+  Session(Worker& worker, std::uint64_t id, std::size_t listener, const routing::SocketAddress& peer, bool over_limit,
+          base::Instant now);
   ~Session() override;
 
   /// Takes the accepted descriptor. False: it could not be watched; the session may be deleted at once.
@@ -49,7 +52,9 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   void drop_before_login();
 
   std::uint64_t id() const { return id_; }
-  std::string_view waiting_for_branch() const { return core_ == nullptr ? std::string_view{} : core_->waiting_for_branch(); }
+  std::string_view waiting_for_branch() const {
+    return core_ == nullptr ? std::string_view{} : core_->waiting_for_branch();
+  }
   SessionRow row(base::Instant now) const;
 
   // For the cancel table and the dial that follows.
@@ -57,7 +62,9 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   const std::string& client_secret() const { return client_secret_; }
   const SessionRecord& record() const { return core_ == nullptr ? record_ : core_->record(); }
   const SessionIdentity& identity() const { return record().identity; }
-  const routing::SocketAddress& client_address() const { return record().proxied_source ? *record().proxied_source : peer_; }
+  const routing::SocketAddress& client_address() const {
+    return record().proxied_source ? *record().proxied_source : peer_;
+  }
   /// The client's address (behind a PROXY header the true one), IPv4-mapped.
   void source_ip(std::uint8_t (&out)[16]) const { client_address().mapped_ip(out); }
 
@@ -118,15 +125,16 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   base::Instant now() const;
 
   Worker& worker_;
-  std::shared_ptr<const routing::Directory> directory_;   // until the relay begins
+  std::shared_ptr<const routing::Directory> directory_;  // until the relay begins
   ListenerContext listener_;
   std::uint64_t id_;
   routing::SocketAddress peer_;
-  std::unique_ptr<SessionCore> core_;                      // until the relay begins
-  SessionRecord record_;                                   // from then on
-  std::shared_ptr<metrics::BranchBlock> block_;            // of the branch the session is counted in
-  metrics::BranchSlot* slot_ = nullptr;                    // this worker's part of it
-  std::shared_ptr<metrics::BranchBlock> hold_block_;       // of the hold under way: a reload may have made another than block_
+  std::unique_ptr<SessionCore> core_;            // until the relay begins
+  SessionRecord record_;                         // from then on
+  std::shared_ptr<metrics::BranchBlock> block_;  // of the branch the session is counted in
+  metrics::BranchSlot* slot_ = nullptr;          // this worker's part of it
+  std::shared_ptr<metrics::BranchBlock>
+      hold_block_;  // of the hold under way: a reload may have made another than block_
   metrics::Counter* relayed_from_client_ = nullptr;
   metrics::Counter* relayed_to_client_ = nullptr;
   std::uint64_t bytes_from_client_ = 0;
@@ -140,18 +148,18 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   std::unique_ptr<routing::Refusal> refusal_;
   base::Instant armed_for_{};
   std::uint32_t lingered_bytes_ = 0;
-  int destination_ = -1;                                   // index of the counted destination, -1: none
+  int destination_ = -1;  // index of the counted destination, -1: none
   std::uint8_t listener_index_ = 0;
   Stage stage_ = Stage::kLogin;
   EndReason end_reason_ = EndReason::kClientClosed;
   const char* client_tls_version_ = "";
-  bool ended_ = false;                                     // end_reason_ is set
+  bool ended_ = false;  // end_reason_ is set
   bool over_limit_ = false;
   bool admitted_ = false;
   bool in_cancel_table_ = false;
   bool draining_ = false;
   bool backend_connecting_ = false;
-  bool reopen_backend_ = false;                            // a new dial waits for the old socket's end
+  bool reopen_backend_ = false;  // a new dial waits for the old socket's end
   routing::SocketAddress next_address_;
   bool traffic_ = false;
   bool retired_ = false;

@@ -19,26 +19,33 @@ using routing::Refusal;
 namespace {
 
 bool starts_with_no_case(std::string_view text, std::string_view prefix) {
-  return text.size() >= prefix.size() &&
-         std::equal(prefix.begin(), prefix.end(), text.begin(), [](char a, char b) { return a == (b >= 'A' && b <= 'Z' ? b + 32 : b); });
+  return text.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), text.begin(), [](char a, char b) {
+           return a == (b >= 'A' && b <= 'Z' ? b + 32 : b);
+         });
 }
 
 constexpr std::string_view kOptionPrefix = "pointsman.";
 
 bool same_topology(const routing::BranchView& before, const routing::BranchView* after) {
-  if (after == nullptr || before.config != after->config || before.primary != after->primary || before.timeline != after->timeline ||
-      before.settled != after->settled || before.members.size() != after->members.size()) {
+  if (after == nullptr || before.config != after->config || before.primary != after->primary ||
+      before.timeline != after->timeline || before.settled != after->settled ||
+      before.members.size() != after->members.size()) {
     return false;
   }
-  return std::equal(before.members.begin(), before.members.end(), after->members.begin(), [](const auto& a, const auto& b) {
-    return a.role == b.role && (a.state == routing::MemberState::kDown) == (b.state == routing::MemberState::kDown) && a.address == b.address;
-  });
+  return std::equal(before.members.begin(), before.members.end(), after->members.begin(),
+                    [](const auto& a, const auto& b) {
+                      return a.role == b.role &&
+                             (a.state == routing::MemberState::kDown) == (b.state == routing::MemberState::kDown) &&
+                             a.address == b.address;
+                    });
 }
 
-/// `replication` as PostgreSQL reads it (ProcessStartupPacket): "database" or a boolean (parse_bool accepts unique prefixes).
+/// `replication` as PostgreSQL reads it (ProcessStartupPacket): "database" or a boolean (parse_bool accepts unique
+/// prefixes).
 std::optional<bool> parse_replication(std::string_view value) {
   std::string lower(value);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   if (lower == "database") return true;
   const auto is_prefix_of = [&lower](std::string_view word, std::size_t least) {
     return lower.size() >= least && lower.size() <= word.size() && word.substr(0, lower.size()) == lower;
@@ -52,20 +59,30 @@ std::optional<bool> parse_replication(std::string_view value) {
 
 std::string_view to_word(EndReason reason) {
   switch (reason) {
-    case EndReason::kClientClosed: return "client_closed";
-    case EndReason::kBackendClosed: return "backend_closed";
-    case EndReason::kClientError: return "client_error";
-    case EndReason::kBackendError: return "backend_error";
-    case EndReason::kRefused: return "refused";
-    case EndReason::kBackendRefused: return "backend_refused";
-    case EndReason::kCancelServed: return "cancel";
-    case EndReason::kDrained: return "drained";
-    case EndReason::kStopped: return "stopped";
+    case EndReason::kClientClosed:
+      return "client_closed";
+    case EndReason::kBackendClosed:
+      return "backend_closed";
+    case EndReason::kClientError:
+      return "client_error";
+    case EndReason::kBackendError:
+      return "backend_error";
+    case EndReason::kRefused:
+      return "refused";
+    case EndReason::kBackendRefused:
+      return "backend_refused";
+    case EndReason::kCancelServed:
+      return "cancel";
+    case EndReason::kDrained:
+      return "drained";
+    case EndReason::kStopped:
+      return "stopped";
   }
   return "";
 }
 
-SessionCore::SessionCore(CoreServices& services, const ListenerContext& listener, const std::uint8_t (&client_ip)[16], Instant now)
+SessionCore::SessionCore(CoreServices& services, const ListenerContext& listener, const std::uint8_t (&client_ip)[16],
+                         Instant now)
     : services_(services), listener_(listener) {
   std::memcpy(client_ip_, client_ip, sizeof client_ip_);
   record_.times.accepted = now;
@@ -136,7 +153,9 @@ std::optional<Action> SessionCore::poll_action() {
   return std::move(actions_[next_action_++]);
 }
 
-void SessionCore::consume(std::string& buffer, std::size_t count) { buffer.erase(0, count); }
+void SessionCore::consume(std::string& buffer, std::size_t count) {
+  buffer.erase(0, count);
+}
 
 SessionCore::Next SessionCore::finish(EndReason reason) {
   actions_.push_back(Finish{reason, std::nullopt});
@@ -270,8 +289,10 @@ void SessionCore::on_verifier(const VerifierAnswer& answer, Instant now) {
 void SessionCore::on_snapshot(Instant now) {
   const auto* holding = std::get_if<Holding>(&phase_);
   if (holding == nullptr) return;
-  // In a pause after failed dials only another topology is news: each probe publishes a view, and a server that comes up must not be drowned.
-  if (now < holding->retry_at && same_topology(*holding->login->view, services_.branch(record_.identity.branch).get())) return;
+  // In a pause after failed dials only another topology is news: each probe publishes a view, and a server that comes
+  // up must not be drowned.
+  if (now < holding->retry_at && same_topology(*holding->login->view, services_.branch(record_.identity.branch).get()))
+    return;
   auto login = take_login();
   login->excluded.clear();
   apply(route(std::move(login), now), now);
@@ -297,13 +318,15 @@ void SessionCore::on_deadline(Instant now) {
     } else if (holding->retry_at != Instant{} && now >= holding->retry_at) {
       on_snapshot(now);
     }
-  } else if (const auto* connecting = std::get_if<Connecting>(&phase_); connecting != nullptr && now >= connecting->dial_deadline) {
+  } else if (const auto* connecting = std::get_if<Connecting>(&phase_);
+             connecting != nullptr && now >= connecting->dial_deadline) {
     apply(candidate_failed(take_login(), "connect timed out", true, now), now);
   } else if (const auto* negotiating = std::get_if<BackendNegotiating>(&phase_);
              negotiating != nullptr && now >= negotiating->login->candidate_deadline) {
     apply(candidate_failed(take_login(), "no answer to the TLS request in time", true, now), now);
-  } else if (const auto* login = std::get_if<BackendLogin>(&phase_);
-             login != nullptr && !login->login->passthrough && !login->rechecking && now >= login->login->candidate_deadline) {
+  } else if (const auto* login = std::get_if<BackendLogin>(&phase_); login != nullptr && !login->login->passthrough &&
+                                                                     !login->rechecking &&
+                                                                     now >= login->login->candidate_deadline) {
     apply(candidate_failed(take_login(), "login not finished in time", true, now), now);
   }
 }
@@ -311,17 +334,20 @@ void SessionCore::on_deadline(Instant now) {
 SessionCore::Next SessionCore::login_timed_out() {
   // In clear text and before a startup packet nobody listens for an ErrorResponse: a plain close, as PostgreSQL does.
   if (std::holds_alternative<ProxyHeader>(phase_) || std::holds_alternative<TlsHandshake>(phase_)) {
-    return close_silently(routing::startup_timeout(std::holds_alternative<ProxyHeader>(phase_) ? "waiting for the PROXY header"
-                                                                                              : "in the TLS handshake"));
+    return close_silently(routing::startup_timeout(
+        std::holds_alternative<ProxyHeader>(phase_) ? "waiting for the PROXY header" : "in the TLS handshake"));
   }
-  if (std::holds_alternative<Negotiating>(phase_)) return close_silently(routing::startup_timeout("waiting for the startup packet"));
+  if (std::holds_alternative<Negotiating>(phase_))
+    return close_silently(routing::startup_timeout("waiting for the startup packet"));
   if (std::holds_alternative<Cancelling>(phase_)) return finish(EndReason::kCancelServed);
-  if (std::holds_alternative<AwaitingStartup>(phase_)) return refuse(routing::startup_timeout("waiting for the startup packet"));
+  if (std::holds_alternative<AwaitingStartup>(phase_))
+    return refuse(routing::startup_timeout("waiting for the startup packet"));
   if (std::holds_alternative<ClientAuth>(phase_)) return refuse(routing::startup_timeout("authenticating the client"));
   auto login = take_login();
   if (login != nullptr && !login->server_error.empty()) return pass_on(std::move(login->server_error));
   std::string detail = login == nullptr ? std::string() : login->last_failure;
-  Refusal refusal = routing::backend_unreachable(record_.identity.branch, "The login did not finish within limits.startup_timeout.", std::move(detail));
+  Refusal refusal = routing::backend_unreachable(
+      record_.identity.branch, "The login did not finish within limits.startup_timeout.", std::move(detail));
   refusal.reason = routing::Reason::kTimeout;
   return refuse(std::move(refusal));
 }
@@ -336,7 +362,8 @@ SessionCore::Next SessionCore::client_while_waiting() {
 
 SessionCore::Next SessionCore::step_proxy_header() {
   const auto& trusted = listener_.config->trusted_proxies;
-  if (std::none_of(trusted.begin(), trusted.end(), [this](const routing::Cidr& range) { return range.contains(client_ip_); })) {
+  if (std::none_of(trusted.begin(), trusted.end(),
+                   [this](const routing::Cidr& range) { return range.contains(client_ip_); })) {
     Refusal refusal = routing::not_allowed("", "the peer is not in trusted_proxies of this listener");
     return close_silently(std::move(refusal));
   }
@@ -371,7 +398,8 @@ SessionCore::Next SessionCore::step_negotiating(Negotiating& phase, Instant now)
   if (from_client_.empty()) return {};
   const bool tls_offered = listener_.config->tls != routing::ListenerTls::kOff;
   if (static_cast<std::uint8_t>(from_client_.front()) == protocol::kTlsHandshakeRecord) {
-    // A ClientHello out of the blue is direct TLS (PostgreSQL 17); behind an `N` it would be a client that does not listen.
+    // A ClientHello out of the blue is direct TLS (PostgreSQL 17); behind an `N` it would be a client that does not
+    // listen.
     if (!tls_offered || phase.ssl_refused || phase.gss_refused) {
       return close_silently(routing::protocol_violation("unexpected TLS handshake"));
     }
@@ -384,7 +412,8 @@ SessionCore::Next SessionCore::step_negotiating(Negotiating& phase, Instant now)
     if (rejected->fault == protocol::StartupFault::kUnsupportedMajor) {
       return refuse(routing::unsupported_protocol(rejected->major, rejected->minor));
     }
-    if (rejected->fault == protocol::StartupFault::kBadLength || rejected->fault == protocol::StartupFault::kBadCancelLength) {
+    if (rejected->fault == protocol::StartupFault::kBadLength ||
+        rejected->fault == protocol::StartupFault::kBadCancelLength) {
       return close_silently(routing::protocol_violation(protocol::to_message(rejected->fault)));
     }
     return refuse_startup(*rejected);
@@ -394,7 +423,8 @@ SessionCore::Next SessionCore::step_negotiating(Negotiating& phase, Instant now)
   const bool is_ssl = std::holds_alternative<protocol::SslRequest>(first.packet);
   if (is_ssl || std::holds_alternative<protocol::GssEncRequest>(first.packet)) {
     // Bytes in the clear behind the request would be taken for what comes inside TLS (CVE-2021-23222 and its kin).
-    if (!from_client_.empty()) return refuse(routing::protocol_violation("received unencrypted data after SSL request"));
+    if (!from_client_.empty())
+      return refuse(routing::protocol_violation("received unencrypted data after SSL request"));
     bool& asked = is_ssl ? phase.ssl_refused : phase.gss_refused;
     if (asked) return refuse(routing::protocol_violation("encryption was requested twice"));
     if (is_ssl && tls_offered) {
@@ -425,7 +455,8 @@ SessionCore::Next SessionCore::step_awaiting_startup(Instant now) {
     actions_.push_back(ServeCancel{std::move(*cancel)});
     return Cancelling{};
   }
-  if (auto* startup = std::get_if<protocol::StartupMessage>(&first.packet)) return accept_startup(std::move(*startup), now);
+  if (auto* startup = std::get_if<protocol::StartupMessage>(&first.packet))
+    return accept_startup(std::move(*startup), now);
   return refuse(routing::protocol_violation("encryption was requested inside TLS"));
 }
 
@@ -466,7 +497,7 @@ SessionCore::Next SessionCore::accept_startup(protocol::StartupMessage startup, 
     login->passthrough = login->view->config->auth.method == routing::AuthMethod::kPassthrough;
     if (auto refusal = judge_startup(*login)) {
       if (!services_.config().hide_unknown_branches || login->passthrough) return refuse(std::move(*refusal));
-      login->refused_after_proof = std::move(refusal);   // before it, a known branch would differ from an unknown one
+      login->refused_after_proof = std::move(refusal);  // before it, a known branch would differ from an unknown one
     }
   }
   login->minor = std::min<std::uint32_t>(login->startup.minor, protocol::kNewestProtocolMinor);
@@ -494,7 +525,9 @@ std::optional<Refusal> SessionCore::read_parameters(Login& login) {
   for (auto& parameter : login.startup.parameters) {
     if (parameter.name == "user") continue;
     if (starts_with_no_case(parameter.name, kOptionPrefix)) {
-      if (auto refusal = login.options.set(std::string_view(parameter.name).substr(kOptionPrefix.size()), parameter.value)) return refusal;
+      if (auto refusal =
+              login.options.set(std::string_view(parameter.name).substr(kOptionPrefix.size()), parameter.value))
+        return refusal;
       continue;
     }
     if (parameter.name == "options") {
@@ -502,7 +535,8 @@ std::optional<Refusal> SessionCore::read_parameters(Login& login) {
       for (const auto& option : split.extracted) {
         if (auto refusal = login.options.set(option.name, option.value)) return refusal;
       }
-      if (!split.rest.empty() || split.extracted.empty()) login.backend_parameters.push_back({"options", std::move(split.rest)});
+      if (!split.rest.empty() || split.extracted.empty())
+        login.backend_parameters.push_back({"options", std::move(split.rest)});
       continue;
     }
     if (parameter.name == "replication") {
@@ -522,9 +556,9 @@ std::optional<Refusal> SessionCore::read_parameters(Login& login) {
 /// What can be said from the name, the address and the configuration alone.
 std::optional<Refusal> SessionCore::judge_startup(Login& login) {
   const auto& branch = *login.view->config;
-  const bool allowed = branch.allow.empty() || std::any_of(branch.allow.begin(), branch.allow.end(), [this](const routing::Cidr& range) {
-                         return range.contains(client_ip_);
-                       });
+  const bool allowed =
+      branch.allow.empty() || std::any_of(branch.allow.begin(), branch.allow.end(),
+                                          [this](const routing::Cidr& range) { return range.contains(client_ip_); });
   if (!allowed) return routing::not_allowed(branch.name, "the client's address is outside access.allow");
   if (auto refusal = services_.admit(login.view)) return refusal;
   routing::RouteRequest request;
@@ -544,11 +578,15 @@ SessionCore::Next SessionCore::start_exchange(ClientAuth& phase, const VerifierA
   switch (answer.kind) {
     case VerifierAnswer::Kind::kFound:
     case VerifierAnswer::Kind::kNoRole:
-    case VerifierAnswer::Kind::kUnusable: break;
+    case VerifierAnswer::Kind::kUnusable:
+      break;
     case VerifierAnswer::Kind::kUnavailable:
-      return refuse(routing::backend_unreachable(login.name.branch, "No server of the branch could be asked about the role.", answer.log_detail));
-    case VerifierAnswer::Kind::kFault: return refuse(routing::backend_fault(login.name.branch, answer.log_detail));
-    case VerifierAnswer::Kind::kThrottled: return refuse(routing::throttled("verifier look-ups"));
+      return refuse(routing::backend_unreachable(
+          login.name.branch, "No server of the branch could be asked about the role.", answer.log_detail));
+    case VerifierAnswer::Kind::kFault:
+      return refuse(routing::backend_fault(login.name.branch, answer.log_detail));
+    case VerifierAnswer::Kind::kThrottled:
+      return refuse(routing::throttled("verifier look-ups"));
   }
   base::Byte random[18];
   services_.random_bytes(random);
@@ -556,8 +594,9 @@ SessionCore::Next SessionCore::start_exchange(ClientAuth& phase, const VerifierA
   const bool offer_plus = client_tls_.has_value() && !client_tls_->endpoint_hash.empty();
   const std::string_view endpoint_hash = offer_plus ? std::string_view(client_tls_->endpoint_hash) : std::string_view{};
   phase.scram = std::make_unique<protocol::ScramServer>(
-      found ? *answer.verifier : protocol::make_mock_verifier(services_.mock_secret(), login.name.role + "." + login.name.branch), !found,
-      protocol::base64_encode(base::as_text(random)), offer_plus, endpoint_hash);
+      found ? *answer.verifier
+            : protocol::make_mock_verifier(services_.mock_secret(), login.name.role + "." + login.name.branch),
+      !found, protocol::base64_encode(base::as_text(random)), offer_plus, endpoint_hash);
   std::string bytes;
   protocol::append_authentication_sasl(bytes, phase.scram->mechanisms());
   send_client(std::move(bytes));
@@ -572,9 +611,12 @@ SessionCore::Next SessionCore::step_client_auth(ClientAuth& phase, Instant now) 
   if (phase.scram == nullptr) return {};
   const auto frame = protocol::next_message(base::as_bytes(from_client_), protocol::kMaxSaslMessage + 64);
   switch (frame.status) {
-    case protocol::FrameStatus::kNeedMore: return {};
-    case protocol::FrameStatus::kBadLength: return refuse(routing::protocol_violation("invalid length of a SASL response"));
-    case protocol::FrameStatus::kMessage: break;
+    case protocol::FrameStatus::kNeedMore:
+      return {};
+    case protocol::FrameStatus::kBadLength:
+      return refuse(routing::protocol_violation("invalid length of a SASL response"));
+    case protocol::FrameStatus::kMessage:
+      break;
   }
   // The message points into from_client_, which only shrinks when the message has been used.
   Next next = sasl_message(phase, frame.message, now);
@@ -610,14 +652,18 @@ SessionCore::Next SessionCore::sasl_message(ClientAuth& phase, const protocol::M
       if (login.refused_after_proof) return refuse(std::move(*login.refused_after_proof));
       return route(std::move(phase.login), now);
     }
-    case Outcome::kWrongPassword: return wrong_password(login, now);
-    case Outcome::kMalformed: return refuse(routing::protocol_violation(phase.scram->reason()));
+    case Outcome::kWrongPassword:
+      return wrong_password(login, now);
+    case Outcome::kMalformed:
+      return refuse(routing::protocol_violation(phase.scram->reason()));
     case Outcome::kBindingNegotiation:
     case Outcome::kBindingMismatch: {
       Refusal refusal = routing::auth_failed(login.name.role, std::string(phase.scram->reason()));
       refusal.sqlstate = "28000";
-      refusal.message = outcome == Outcome::kBindingNegotiation ? "channel binding negotiation error" : "SCRAM channel binding check failed";
-      refusal.detail = "The TLS connection the client sees does not end at this router, or an attacker stripped SCRAM-SHA-256-PLUS.";
+      refusal.message = outcome == Outcome::kBindingNegotiation ? "channel binding negotiation error"
+                                                                : "SCRAM channel binding check failed";
+      refusal.detail =
+          "The TLS connection the client sees does not end at this router, or an attacker stripped SCRAM-SHA-256-PLUS.";
       return refuse(std::move(refusal));
     }
     case Outcome::kUnsupported: {
@@ -633,7 +679,8 @@ SessionCore::Next SessionCore::wrong_password(const Login& login, Instant now) {
   if (login.view == nullptr) return refuse(routing::hidden_unknown_branch(login.name));
   // The password or the role may be newer than what we know: the next attempt shall find it.
   actions_.push_back(AskVerifier{login.name.branch, login.name.role, now, false});
-  if (login.verifier_kind == VerifierAnswer::Kind::kUnusable) return refuse(routing::no_verifier(login.name.role, login.verifier_detail));
+  if (login.verifier_kind == VerifierAnswer::Kind::kUnusable)
+    return refuse(routing::no_verifier(login.name.role, login.verifier_detail));
   return refuse(routing::auth_failed(
       login.name.role, login.verifier_kind == VerifierAnswer::Kind::kNoRole ? "no such role" : "wrong password"));
 }

@@ -2,14 +2,17 @@
 // The life of a connection, without a socket: events go in, actions come out (docs/architecture.md has the picture).
 //
 //   ProxyHeader? → Negotiating → TlsHandshake → AwaitingStartup → ClientAuth → (routing) ⇄ Holding → Connecting
-//                → BackendNegotiating → BackendLogin → Relaying → Closed      and      Negotiating → Cancelling → Closed
+//                → BackendNegotiating → BackendLogin → Relaying → Closed
+//   and          Negotiating → Cancelling → Closed
 //
-// Strangers reach nothing: name, access and limits are judged at the startup packet, the client proves itself in ClientAuth, only then is it
-// routed, held or connected; its AuthenticationOk waits until the backend said ReadyForQuery, so that every refusal before that still moves libpq
-// on to its next host. `auth: passthrough` skips ClientAuth and is the one exception: each SASL frame is checked before it goes on.
+// Strangers reach nothing: name, access and limits are judged at the startup packet, the client proves itself in
+// ClientAuth, only then is it routed, held or connected; its AuthenticationOk waits until the backend said
+// ReadyForQuery, so that every refusal before that still moves libpq on to its next host. `auth: passthrough` skips
+// ClientAuth and is the one exception: each SASL frame is checked before it goes on.
 //
-// Rules: after every event the shell drains poll_action() until it is empty. The core never calls out but for the questions of CoreServices,
-// which have no effect on the session. A step RETURNS the next phase; enter() alone assigns it. One thread. Randomness and time are arguments.
+// Rules: after every event the shell drains poll_action() until it is empty. The core never calls out but for the
+// questions of CoreServices, which have no effect on the session. A step RETURNS the next phase; enter() alone assigns
+// it. One thread. Randomness and time are arguments.
 
 #include <cstdint>
 #include <memory>
@@ -76,7 +79,7 @@ struct ListenerContext {
 
 struct ClientTlsInfo {
   std::string version;
-  std::string endpoint_hash;   ///< empty: no channel binding possible
+  std::string endpoint_hash;  ///< empty: no channel binding possible
   bool alpn_postgresql = false;
 };
 
@@ -92,8 +95,8 @@ struct StartClientTls {
 struct AskVerifier {
   std::string branch;
   std::string role;
-  base::Instant not_before{};   ///< answers fetched before it do not count
-  bool wait = true;             ///< false: only refresh, no answer is awaited
+  base::Instant not_before{};  ///< answers fetched before it do not count
+  bool wait = true;            ///< false: only refresh, no answer is awaited
 };
 /// Dials; a backend connection that is still open is dropped first.
 struct ConnectBackend {
@@ -115,13 +118,14 @@ struct ReportDialFailure {
 struct ServeCancel {
   protocol::CancelRequest request;
 };
-/// The login is complete. `to_client` ends the login and is followed by what the backend sent behind it; `to_backend` is what the client sent
-/// ahead. The client's key is minted by the core.
+/// The login is complete. `to_client` ends the login and is followed by what the backend sent behind it; `to_backend`
+/// is what the client sent ahead. The client's key is minted by the core.
 struct BeginRelay {
   std::string to_client;
   std::string to_backend;
-  std::size_t backend_bytes_after_ready = 0;   ///< so many bytes at the end of `to_client` are the backend's, behind its ReadyForQuery
-  protocol::BackendKey backend_key;   ///< pid 0 and no secret: the backend gave none
+  std::size_t backend_bytes_after_ready =
+      0;  ///< so many bytes at the end of `to_client` are the backend's, behind its ReadyForQuery
+  protocol::BackendKey backend_key;  ///< pid 0 and no secret: the backend gave none
   std::string client_secret;
 };
 /// Ends the connection. What was sent before goes out first.
@@ -130,18 +134,18 @@ struct Finish {
   std::optional<routing::Refusal> refusal;
 };
 
-using Action = std::variant<SendToClient, StartClientTls, AskVerifier, ConnectBackend, SendToBackend, StartBackendTls, DropBackend,
-                            ReportDialFailure, ServeCancel, BeginRelay, Finish>;
+using Action = std::variant<SendToClient, StartClientTls, AskVerifier, ConnectBackend, SendToBackend, StartBackendTls,
+                            DropBackend, ReportDialFailure, ServeCancel, BeginRelay, Finish>;
 
 /// What is known of a session for logs, /api/sessions and metrics. Stays while the session lives.
 struct SessionIdentity {
-  std::string user;           ///< as typed
+  std::string user;  ///< as typed
   std::string database;
   std::string application;
   std::string branch;
   std::string target;
   std::string destination;
-  std::shared_ptr<const routing::BranchView> view;   ///< as of the decision; null before the branch is known
+  std::shared_ptr<const routing::BranchView> view;  ///< as of the decision; null before the branch is known
   std::optional<routing::Decision> decision;
 };
 
@@ -151,7 +155,7 @@ struct LoginTimes {
   base::Instant tls_done{};
   base::Instant startup_done{};
   base::Instant auth_done{};
-  base::Instant routed{};          ///< when the connect that succeeded began
+  base::Instant routed{};  ///< when the connect that succeeded began
   base::Instant ready{};
   base::Duration held{0};
 };
@@ -167,7 +171,8 @@ struct SessionRecord {
 class SessionCore {
  public:
   /// `client_ip` is the client's address, IPv4-mapped; a PROXY header replaces it.
-  SessionCore(CoreServices& services, const ListenerContext& listener, const std::uint8_t (&client_ip)[16], base::Instant now);
+  SessionCore(CoreServices& services, const ListenerContext& listener, const std::uint8_t (&client_ip)[16],
+              base::Instant now);
   ~SessionCore();
   SessionCore(const SessionCore&) = delete;
   SessionCore& operator=(const SessionCore&) = delete;
@@ -185,16 +190,17 @@ class SessionCore {
   void on_backend_tls(std::string_view endpoint_hash, base::Instant now);
   void on_backend_tls_failed(std::string_view why, base::Instant now);
   void on_backend_eof(std::string_view why, base::Instant now);
-  void on_snapshot(base::Instant now);          ///< the branch's view changed
+  void on_snapshot(base::Instant now);  ///< the branch's view changed
   void on_cancel_served(base::Instant now);
-  void on_deadline(base::Instant now);          ///< deadline() has passed
-  void on_drain(base::Instant now);             ///< the router shuts down: logins under way are told 57P03
+  void on_deadline(base::Instant now);  ///< deadline() has passed
+  void on_drain(base::Instant now);     ///< the router shuts down: logins under way are told 57P03
 
   std::optional<Action> poll_action();
 
   /// When on_deadline wants to be called; nothing while relaying or closed.
   std::optional<base::Instant> deadline() const;
-  /// "proxy", "negotiating", "tls", "startup", "auth", "holding", "connecting", "login", "relaying", "cancelling", "closed".
+  /// "proxy", "negotiating", "tls", "startup", "auth", "holding", "connecting", "login", "relaying", "cancelling",
+  /// "closed".
   std::string_view phase_name() const;
   /// The branch for whose view a held session waits; empty when it waits for none.
   std::string_view waiting_for_branch() const;
@@ -206,7 +212,7 @@ class SessionCore {
   SessionRecord take_record() { return std::move(record_); }
 
  private:
-  struct Login;   // what a login knows between the startup packet and the relay
+  struct Login;  // what a login knows between the startup packet and the relay
 
   struct ProxyHeader {};
   struct Negotiating {
@@ -219,13 +225,13 @@ class SessionCore {
   struct AwaitingStartup {};
   struct ClientAuth {
     std::unique_ptr<Login> login;
-    std::unique_ptr<protocol::ScramServer> scram;   // null while the verifier is awaited
+    std::unique_ptr<protocol::ScramServer> scram;  // null while the verifier is awaited
     bool initial_seen = false;
   };
   struct Holding {
     std::unique_ptr<Login> login;
     routing::Refusal last;
-    base::Instant retry_at{};                       // epoch: only a new view wakes it
+    base::Instant retry_at{};  // epoch: only a new view wakes it
   };
   struct Connecting {
     std::unique_ptr<Login> login;
@@ -238,16 +244,16 @@ class SessionCore {
   struct BackendLogin {
     std::unique_ptr<Login> login;
     std::unique_ptr<protocol::ScramClient> scram;
-    std::vector<std::string> offered;               // passthrough: mechanisms the client may choose from
-    bool client_may_answer = false;                 // passthrough: an authentication request of the backend is outstanding
+    std::vector<std::string> offered;  // passthrough: mechanisms the client may choose from
+    bool client_may_answer = false;    // passthrough: an authentication request of the backend is outstanding
     bool first_answer = true;
-    bool accepted = false;                          // AuthenticationOk seen
+    bool accepted = false;  // AuthenticationOk seen
     protocol::BackendKey key;
-    std::string greeting;                           // what follows AuthenticationOk, for the client
+    std::string greeting;  // what follows AuthenticationOk, for the client
     std::string endpoint_hash;
-    std::string client_secret;                      // the secret of the client's cancel key
-    bool server_proved = false;                     // its SCRAM signature was right
-    std::string refusal_bytes;                      // an ErrorResponse of the backend, kept while the verifier is read again
+    std::string client_secret;   // the secret of the client's cancel key
+    bool server_proved = false;  // its SCRAM signature was right
+    std::string refusal_bytes;   // an ErrorResponse of the backend, kept while the verifier is read again
     bool rechecking = false;
   };
   struct Relaying {};
@@ -309,7 +315,7 @@ class SessionCore {
   const ListenerContext& listener_;
   std::uint8_t client_ip_[16];
   Phase phase_;
-  std::string from_client_;    // received and not yet used, bounded by kMaxPending
+  std::string from_client_;  // received and not yet used, bounded by kMaxPending
   std::string from_backend_;
   std::vector<Action> actions_;
   std::size_t next_action_ = 0;

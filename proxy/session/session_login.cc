@@ -27,7 +27,7 @@ void hide_topology(Refusal& refusal) {
 
 SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) {
   auto view = services_.branch(login->name.branch);
-  if (view == nullptr) return refuse(routing::unknown_branch_refusal(login->name));   // gone by a reload
+  if (view == nullptr) return refuse(routing::unknown_branch_refusal(login->name));  // gone by a reload
   login->view = view;
   record_.identity.view = view;
 
@@ -41,8 +41,9 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
   base::Byte random[8];
   services_.random_bytes(random);
   std::memcpy(&request.random, random, sizeof request.random);
-  const std::string_view pool_name =
-      login->name.target.kind == routing::TargetKind::kPool ? std::string_view(login->name.target.pool) : view->config->default_pool;
+  const std::string_view pool_name = login->name.target.kind == routing::TargetKind::kPool
+                                         ? std::string_view(login->name.target.pool)
+                                         : view->config->default_pool;
   std::size_t pool = 0;
   const bool pooled = request.mode == routing::ListenerMode::kPooled && view->find_pool(pool_name, &pool) != nullptr;
   std::vector<std::uint32_t> members;
@@ -68,10 +69,12 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
   }
   if (!login->excluded.empty()) {
     // Every candidate failed in this round: begin again after a pause, as long as the hold lasts.
-    Refusal last = routing::backend_unreachable(login->name.branch, "No server could be reached or finish the login.", login->last_failure);
+    Refusal last = routing::backend_unreachable(login->name.branch, "No server could be reached or finish the login.",
+                                                login->last_failure);
     const auto step_ms = std::min(1000U, 50U << std::min(login->retries, 5U));
     ++login->retries;
-    const auto jittered = std::chrono::milliseconds(step_ms / 2 + static_cast<unsigned>(request.random >> 40) % (step_ms / 2 + 1));
+    const auto jittered =
+        std::chrono::milliseconds(step_ms / 2 + static_cast<unsigned>(request.random >> 40) % (step_ms / 2 + 1));
     login->excluded.clear();
     return hold(std::move(login), std::move(last), now + jittered, now);
   }
@@ -110,11 +113,12 @@ SessionCore::Next SessionCore::hold_expired(Login& login, const Refusal& last, I
   record_.times.held = now - login.hold_started;
   // A server that said 57P03 all the while explains itself better than we can.
   if (!login.server_error.empty()) return pass_on(std::move(login.server_error));
-  if (login.waits_by_own_wish) return refuse(last);   // its own word says more than that the time is up
+  if (login.waits_by_own_wish) return refuse(last);  // its own word says more than that the time is up
   return refuse(routing::hold_expired(last, now - login.hold_started));
 }
 
-SessionCore::Next SessionCore::candidate_failed(std::unique_ptr<Login> login, std::string_view why, bool report, Instant now) {
+SessionCore::Next SessionCore::candidate_failed(std::unique_ptr<Login> login, std::string_view why, bool report,
+                                                Instant now) {
   actions_.push_back(DropBackend{});
   from_backend_.clear();
   const auto& decision = *record_.identity.decision;
@@ -151,7 +155,8 @@ void SessionCore::on_connect_failed(std::string_view why, Instant now) {
 
 void SessionCore::on_backend_bytes(base::Bytes bytes, Instant now) {
   if (!std::holds_alternative<BackendNegotiating>(phase_) && !std::holds_alternative<BackendLogin>(phase_)) return;
-  if (const auto* login = std::get_if<BackendLogin>(&phase_); login != nullptr && login->rechecking) return;   // it has said no already
+  if (const auto* login = std::get_if<BackendLogin>(&phase_); login != nullptr && login->rechecking)
+    return;  // it has said no already
   from_backend_.append(base::as_text(bytes));
   run(now);
 }
@@ -164,15 +169,20 @@ void SessionCore::on_backend_tls(std::string_view endpoint_hash, Instant now) {
 void SessionCore::on_backend_tls_failed(std::string_view why, Instant now) {
   if (!std::holds_alternative<BackendNegotiating>(phase_)) return;
   // A certificate that does not fit will not fit better in a second: the operator has to act.
-  apply(refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": TLS: " + std::string(why))), now);
+  apply(refuse(routing::backend_fault(record_.identity.branch,
+                                      record_.identity.destination + ": TLS: " + std::string(why))),
+        now);
 }
 
 void SessionCore::on_backend_eof(std::string_view why, Instant now) {
   if (auto* login = std::get_if<BackendLogin>(&phase_)) {
-    if (login->rechecking) return;   // the backend has said no already
-    if (login->login->passthrough && !login->offered.empty()) {   // the client has seen the server's request: there is no second try
-      apply(refuse(routing::backend_unreachable(record_.identity.branch, "The server closed the connection during the login.",
-                                                record_.identity.destination + ": " + std::string(why))), now);
+    if (login->rechecking) return;  // the backend has said no already
+    if (login->login->passthrough &&
+        !login->offered.empty()) {  // the client has seen the server's request: there is no second try
+      apply(refuse(routing::backend_unreachable(record_.identity.branch,
+                                                "The server closed the connection during the login.",
+                                                record_.identity.destination + ": " + std::string(why))),
+            now);
       return;
     }
     apply(candidate_failed(take_login(), why, true, now), now);
@@ -185,9 +195,9 @@ SessionCore::Next SessionCore::step_backend_negotiating(BackendNegotiating& phas
   if (phase.tls_started || from_backend_.empty()) return {};
   const char answer = from_backend_.front();
   if (answer != 'S' || from_backend_.size() > 1) {
-    // `N`: never in the clear where TLS is configured. `E`: its text comes from before TLS and is shown to nobody (CVE-2024-10977).
-    // More than one byte: injected before TLS (CVE-2021-23222).
-    const char* what = answer == 'N' ? "the server does not offer TLS, backend_tls requires it"
+    // `N`: never in the clear where TLS is configured. `E`: its text comes from before TLS and is shown to nobody
+    // (CVE-2024-10977). More than one byte: injected before TLS (CVE-2021-23222).
+    const char* what = answer == 'N'   ? "the server does not offer TLS, backend_tls requires it"
                        : answer == 'S' ? "unencrypted bytes behind the answer to SSLRequest"
                                        : "no lawful answer to SSLRequest";
     return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": " + what));
@@ -195,7 +205,8 @@ SessionCore::Next SessionCore::step_backend_negotiating(BackendNegotiating& phas
   from_backend_.clear();
   phase.tls_started = true;
   const auto& settings = routing::tls_for(*phase.login->view->config, *record_.identity.decision);
-  actions_.push_back(StartBackendTls{settings, routing::server_name_for(*phase.login->view, *record_.identity.decision)});
+  actions_.push_back(
+      StartBackendTls{settings, routing::server_name_for(*phase.login->view, *record_.identity.decision)});
   return {};
 }
 
@@ -216,7 +227,8 @@ SessionCore::Next SessionCore::step_backend_login(BackendLogin& phase, Instant n
     const auto frame = protocol::next_message(base::as_bytes(from_backend_), protocol::kMaxBackendLoginMessage);
     if (frame.status == protocol::FrameStatus::kNeedMore) return {};
     if (frame.status == protocol::FrameStatus::kBadLength) {
-      return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": message of impossible length during the login"));
+      return refuse(routing::backend_fault(
+          record_.identity.branch, record_.identity.destination + ": message of impossible length during the login"));
     }
     Next next = backend_login_message(phase, frame.message, now);
     if (next) return next;
@@ -225,31 +237,38 @@ SessionCore::Next SessionCore::step_backend_login(BackendLogin& phase, Instant n
   }
 }
 
-SessionCore::Next SessionCore::backend_login_message(BackendLogin& phase, const protocol::MessageView& message, Instant now) {
+SessionCore::Next SessionCore::backend_login_message(BackendLogin& phase, const protocol::MessageView& message,
+                                                     Instant now) {
   const auto raw = [this, &message] { return std::string_view(from_backend_).substr(0, message.total); };
   switch (message.tag) {
-    case 'R': return backend_authentication(phase, message, now);
-    case 'E': return backend_error(phase, message, now);
+    case 'R':
+      return backend_authentication(phase, message, now);
+    case 'E':
+      return backend_error(phase, message, now);
     case 'S':
     case 'N':
       phase.greeting.append(raw());
       break;
     case 'K':
       if (!phase.accepted || !protocol::parse_backend_key_data(message.body, phase.key)) {
-        return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": invalid BackendKeyData"));
+        return refuse(
+            routing::backend_fault(record_.identity.branch, record_.identity.destination + ": invalid BackendKeyData"));
       }
       phase.client_secret.resize(phase.login->minor >= 2 ? protocol::kLongCancelSecret : protocol::kShortCancelSecret);
       services_.random_bytes({reinterpret_cast<base::Byte*>(phase.client_secret.data()), phase.client_secret.size()});
       protocol::append_backend_key_data(phase.greeting, phase.key.pid, phase.client_secret);
       break;
     case 'Z':
-      if (!phase.accepted) return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": ReadyForQuery before the login"));
+      if (!phase.accepted)
+        return refuse(routing::backend_fault(record_.identity.branch,
+                                             record_.identity.destination + ": ReadyForQuery before the login"));
       if (phase.login->options.explain) append_explanation(*phase.login, phase.greeting);
       phase.greeting.append(raw());
       consume(from_backend_, message.total);
       return complete_login(phase, now);
     default:
-      return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": unexpected message during the login"));
+      return refuse(routing::backend_fault(record_.identity.branch,
+                                           record_.identity.destination + ": unexpected message during the login"));
   }
   if (phase.greeting.size() > kMaxGreeting) {
     return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": endless greeting"));
@@ -257,10 +276,12 @@ SessionCore::Next SessionCore::backend_login_message(BackendLogin& phase, const 
   return {};
 }
 
-SessionCore::Next SessionCore::backend_authentication(BackendLogin& phase, const protocol::MessageView& message, Instant) {
+SessionCore::Next SessionCore::backend_authentication(BackendLogin& phase, const protocol::MessageView& message,
+                                                      Instant) {
   const auto request = protocol::parse_authentication(message.body);
   const auto fault = [this](std::string_view what) {
-    return refuse(routing::backend_fault(record_.identity.branch, record_.identity.destination + ": " + std::string(what)));
+    return refuse(
+        routing::backend_fault(record_.identity.branch, record_.identity.destination + ": " + std::string(what)));
   };
   Login& login = *phase.login;
   if (phase.accepted) return fault("authentication request after AuthenticationOk");
@@ -289,8 +310,8 @@ SessionCore::Next SessionCore::backend_authentication(BackendLogin& phase, const
     const bool tls = !phase.endpoint_hash.empty();
     const bool plus = tls && offers(protocol::kScramSha256Plus);
     const bool tls_without_plus = tls && !plus;
-    phase.scram = std::make_unique<protocol::ScramClient>(*login.keys, protocol::base64_encode(base::as_text(random)), plus, tls_without_plus,
-                                                          phase.endpoint_hash);
+    phase.scram = std::make_unique<protocol::ScramClient>(*login.keys, protocol::base64_encode(base::as_text(random)),
+                                                          plus, tls_without_plus, phase.endpoint_hash);
     std::string bytes;
     protocol::append_sasl_initial_response(bytes, phase.scram->mechanism(), phase.scram->first_message());
     actions_.push_back(SendToBackend{std::move(bytes)});
@@ -299,7 +320,9 @@ SessionCore::Next SessionCore::backend_authentication(BackendLogin& phase, const
   const auto* proceed = std::get_if<protocol::AuthSaslContinue>(&request);
   const auto* final = std::get_if<protocol::AuthSaslFinal>(&request);
   if (proceed == nullptr && final == nullptr) {
-    return fault("the server asks for a password in clear, MD5 or another method that is not relayed; set password_encryption to scram-sha-256");
+    return fault(
+        "the server asks for a password in clear, MD5 or another method that is not relayed; set password_encryption "
+        "to scram-sha-256");
   }
   if (login.passthrough) {
     if (phase.offered.empty()) return fault("SASL message out of order");
@@ -309,7 +332,8 @@ SessionCore::Next SessionCore::backend_authentication(BackendLogin& phase, const
     return {};
   }
   if (phase.scram == nullptr) return fault("SASL message out of order");
-  const auto outcome = proceed != nullptr ? phase.scram->on_continue(proceed->data) : phase.scram->on_final(final->data);
+  const auto outcome =
+      proceed != nullptr ? phase.scram->on_continue(proceed->data) : phase.scram->on_final(final->data);
   if (outcome == protocol::ScramClient::Outcome::kContinue) {
     std::string bytes;
     protocol::append_sasl_response(bytes, phase.scram->message());
@@ -330,18 +354,21 @@ SessionCore::Next SessionCore::backend_error(BackendLogin& phase, const protocol
   const bool exchange_begun = login.passthrough && !phase.offered.empty();
   // A replica without a free slot may have a sibling with one; the primary has none.
   const bool try_another = error.sqlstate == "57P03" ||
-                           (error.sqlstate == "53300" && record_.identity.decision->route == routing::RouteClass::kReplica && !phase.accepted);
+                           (error.sqlstate == "53300" &&
+                            record_.identity.decision->route == routing::RouteClass::kReplica && !phase.accepted);
   if (try_another && !exchange_begun) {
     login.server_error = std::move(raw);
     const std::string why = "server said " + std::string(error.sqlstate);
     return candidate_failed(std::move(phase.login), why, error.sqlstate == "57P03", now);
   }
-  const bool pooled = record_.identity.decision->route == routing::RouteClass::kPool || record_.identity.decision->route == routing::RouteClass::kLocalPool;
+  const bool pooled = record_.identity.decision->route == routing::RouteClass::kPool ||
+                      record_.identity.decision->route == routing::RouteClass::kLocalPool;
   // PgBouncer says 08P01 where PostgreSQL says 28P01; in the midst of SCRAM it can mean nothing else.
   const bool wrong_key = error.sqlstate == "28P01" || (pooled && phase.scram != nullptr && error.sqlstate == "08P01");
   if (!login.passthrough && !phase.accepted && (wrong_key || error.sqlstate.substr(0, 2) == "28")) {
     if (wrong_key && login.keys.has_value()) {
-      // Either our verifier is old, or this server's is (a replica that has not replayed the change, a pool's own list): ask afresh to know which.
+      // Either our verifier is old, or this server's is (a replica that has not replayed the change, a pool's own
+      // list): ask afresh to know which.
       phase.refusal_bytes = std::move(raw);
       phase.rechecking = true;
       actions_.push_back(AskVerifier{login.name.branch, login.name.role, now, true});
@@ -355,16 +382,21 @@ SessionCore::Next SessionCore::backend_error(BackendLogin& phase, const protocol
 SessionCore::Next SessionCore::recheck_done(BackendLogin& phase, const VerifierAnswer& answer, Instant now) {
   Login& login = *phase.login;
   const bool unchanged = answer.kind == VerifierAnswer::Kind::kFound &&
-                         std::equal(answer.verifier->stored_key.span().begin(), answer.verifier->stored_key.span().end(),
-                                    login.keys->stored_key.span().begin());
+                         std::equal(answer.verifier->stored_key.span().begin(),
+                                    answer.verifier->stored_key.span().end(), login.keys->stored_key.span().begin());
   if (unchanged && record_.identity.decision->route == routing::RouteClass::kReplica) {
     return candidate_failed(std::move(phase.login), "the role's password is not replayed there yet", false, now);
   }
-  const bool unknown_still = answer.kind == VerifierAnswer::Kind::kUnavailable || answer.kind == VerifierAnswer::Kind::kThrottled;
-  if (unknown_still || record_.identity.decision->route == routing::RouteClass::kPrimary) return pass_on(std::move(phase.refusal_bytes));
-  if (answer.kind == VerifierAnswer::Kind::kFound && !unchanged) return refuse(routing::auth_failed(login.name.role, "the password has been changed"));
-  // The client has proved itself, the pool does not know the role with this password: its credentials are the operator's affair.
-  return refuse(routing::backend_fault(login.name.branch, record_.identity.destination + ": the role is unknown there or has another password"));
+  const bool unknown_still =
+      answer.kind == VerifierAnswer::Kind::kUnavailable || answer.kind == VerifierAnswer::Kind::kThrottled;
+  if (unknown_still || record_.identity.decision->route == routing::RouteClass::kPrimary)
+    return pass_on(std::move(phase.refusal_bytes));
+  if (answer.kind == VerifierAnswer::Kind::kFound && !unchanged)
+    return refuse(routing::auth_failed(login.name.role, "the password has been changed"));
+  // The client has proved itself, the pool does not know the role with this password: its credentials are the
+  // operator's affair.
+  return refuse(routing::backend_fault(
+      login.name.branch, record_.identity.destination + ": the role is unknown there or has another password"));
 }
 
 /// Passthrough: the client's next SASL frame, checked, goes to the backend.
@@ -374,7 +406,8 @@ SessionCore::Next SessionCore::passthrough_answer(BackendLogin& phase) {
   if (from_client_.front() != 'p') return refuse(routing::protocol_violation("expected a SASL response"));
   const auto frame = protocol::next_message(base::as_bytes(from_client_), protocol::kMaxSaslMessage + 64);
   if (frame.status == protocol::FrameStatus::kNeedMore) return {};
-  if (frame.status == protocol::FrameStatus::kBadLength) return refuse(routing::protocol_violation("invalid length of a SASL response"));
+  if (frame.status == protocol::FrameStatus::kBadLength)
+    return refuse(routing::protocol_violation("invalid length of a SASL response"));
   if (phase.first_answer) {
     // PgBouncer 1.18 dies of an initial response without data or with a false length: nothing unchecked may reach it.
     protocol::SaslInitialResponse response;
@@ -395,12 +428,14 @@ void SessionCore::append_explanation(const Login& login, std::string& out) const
   protocol::ErrorFields fields;
   fields.severity = "NOTICE";
   fields.sqlstate = "00000";
-  const std::string message = "pointsman: connected to " + record_.identity.destination + " (" + std::string(routing::to_word(decision.reason)) + ")";
+  const std::string message = "pointsman: connected to " + record_.identity.destination + " (" +
+                              std::string(routing::to_word(decision.reason)) + ")";
   std::string detail;
   if (decision.member >= 0) {
     const auto& member = login.view->members[static_cast<std::size_t>(decision.member)];
-    detail = "Route " + std::string(routing::to_text(decision.route)) + ", server " + decision.address.to_string() + ", role " +
-             std::string(routing::to_text(member.role)) + ", state " + std::string(routing::to_text(member.state));
+    detail = "Route " + std::string(routing::to_text(decision.route)) + ", server " + decision.address.to_string() +
+             ", role " + std::string(routing::to_text(member.role)) + ", state " +
+             std::string(routing::to_text(member.state));
     if (member.lag_seconds) {
       char lag[32];
       std::snprintf(lag, sizeof lag, "%.3f s", *member.lag_seconds);

@@ -14,7 +14,8 @@ using base::Instant;
 
 namespace {
 
-/// Reads per wake-up of one socket: a fast sender may not keep the loop from the others for longer than a quarter of a megabyte.
+/// Reads per wake-up of one socket: a fast sender may not keep the loop from the others for longer than a quarter of a
+/// megabyte.
 constexpr int kReadsPerTurn = 4;
 /// How long a client that got its last word may take to hang up, and to read what still waits for it.
 constexpr base::Duration kLinger = std::chrono::seconds(1);
@@ -32,7 +33,8 @@ std::string milliseconds_between(Instant from, Instant to) {
 
 }  // namespace
 
-void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std::uint64_t& bytes, metrics::Counter* counter) {
+void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std::uint64_t& bytes,
+                    metrics::Counter* counter) {
   for (int turn = 0; turn < kReadsPerTurn; ++turn) {
     const Side::Read read = from.read(worker_.scratch(), worker_.pool());
     if (!read.plain.empty()) [[likely]] {
@@ -76,18 +78,22 @@ void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std
 }
 
 namespace {
-/// Extended-protocol messages behind the last Sync: the backend works, or is within an implicit transaction, though no ReadyForQuery is owed.
-bool awaits_sync(char tag) { return tag == 'P' || tag == 'B' || tag == 'E' || tag == 'D' || tag == 'C' || tag == 'H'; }
+/// Extended-protocol messages behind the last Sync: the backend works, or is within an implicit transaction, though no
+/// ReadyForQuery is owed.
+bool awaits_sync(char tag) {
+  return tag == 'P' || tag == 'B' || tag == 'E' || tag == 'D' || tag == 'C' || tag == 'H';
+}
 }  // namespace
 
 bool Session::idle() const {
   const char status = from_backend_.transaction_status();
-  return !awaits_sync(from_client_.last_tag()) && from_client_.at_boundary() && from_backend_.at_boundary() && from_client_.ready_count() == from_backend_.ready_count() &&
-         (status == 'I' || status == 0) && !client_.pending() && !backend_.pending();
+  return !awaits_sync(from_client_.last_tag()) && from_client_.at_boundary() && from_backend_.at_boundary() &&
+         from_client_.ready_count() == from_backend_.ready_count() && (status == 'I' || status == 0) &&
+         !client_.pending() && !backend_.pending();
 }
 
-/// The client has gone, or closed its sending half: what it sent goes out, the backend gets its FIN so that locks go, and its answers are
-/// still delivered as long as somebody can take them.
+/// The client has gone, or closed its sending half: what it sent goes out, the backend gets its FIN so that locks go,
+/// and its answers are still delivered as long as somebody can take them.
 void Session::client_ended(bool by_error) {
   if (stage_ == Stage::kClosing || stage_ == Stage::kLingering) return;
   const bool was_idle = idle();
@@ -103,12 +109,12 @@ void Session::client_ended(bool by_error) {
     client_.socket.want_read(false);
   }
   if (stage_ == Stage::kClientGone) {
-    if (by_error) backend_.socket.want_read(true);   // its bytes go nowhere now, but its end must be seen
+    if (by_error) backend_.socket.want_read(true);  // its bytes go nowhere now, but its end must be seen
     return;
   }
   stage_ = Stage::kClientGone;
-  // A close_notify that the backend never reads would turn its end into a reset, and a reset throws away what it has not sent yet: while an answer may
-  // still come, a bare FIN has to do.
+  // A close_notify that the backend never reads would turn its end into a reset, and a reset throws away what it has
+  // not sent yet: while an answer may still come, a bare FIN has to do.
   if (was_idle) backend_.say_goodbye(worker_.scratch(), worker_.pool());
   if (!backend_.pending()) backend_.socket.shutdown_write();
   if (!client_.pending() || by_error) backend_.socket.want_read(true);
@@ -118,8 +124,9 @@ void Session::client_ended(bool by_error) {
 /// The backend takes no more bytes: what it said before that, a FATAL mostly, still goes to the client.
 void Session::backend_write_failed() {
   if (stage_ == Stage::kClosing || stage_ == Stage::kLingering) return;
-  if (!client_.pending() && backend_.socket.open()) relay(backend_, client_, from_backend_, bytes_to_client_, relayed_to_client_);
-  backend_ended(true);   // without effect when the relay saw its end
+  if (!client_.pending() && backend_.socket.open())
+    relay(backend_, client_, from_backend_, bytes_to_client_, relayed_to_client_);
+  backend_ended(true);  // without effect when the relay saw its end
 }
 
 /// The backend has ended the session: what it sent is flushed to the client, nothing is invented.
@@ -129,14 +136,14 @@ void Session::backend_ended(bool by_error) {
   linger(by_error ? EndReason::kBackendError : EndReason::kBackendClosed);
 }
 
-/// Last words have been written: close_notify, FIN, and a moment for the client to hang up itself. A close with unread input would send a
-/// reset, and a reset may overtake the last words.
+/// Last words have been written: close_notify, FIN, and a moment for the client to hang up itself. A close with unread
+/// input would send a reset, and a reset may overtake the last words.
 void Session::linger(EndReason reason) {
   if (!ended_) {
     ended_ = true;
     end_reason_ = reason;
   }
-  if (in_cancel_table_) worker_.remove_cancel_key(*this);   // a dead session's key dials nobody
+  if (in_cancel_table_) worker_.remove_cancel_key(*this);  // a dead session's key dials nobody
   in_cancel_table_ = false;
   if (!client_.socket.open()) {
     begin_close(reason);
@@ -195,7 +202,7 @@ void Session::stop(EndReason reason) {
   if (stage_ == Stage::kRelay && idle()) {
     end_at_boundary();
   } else if (stage_ == Stage::kRelay) {
-    worker_.cancel_of(*this);   // nobody will read the answer, and the backend would go on with the request
+    worker_.cancel_of(*this);  // nobody will read the answer, and the backend would go on with the request
   }
   begin_close(reason);
 }
@@ -224,9 +231,9 @@ void Session::begin_close(EndReason reason) {
   }
   const bool was_login = stage_ == Stage::kLogin;
   stage_ = Stage::kClosing;
-  if (was_login) core_->on_client_eof(now());   // leaves a hold, whatever else it says is not heard
+  if (was_login) core_->on_client_eof(now());  // leaves a hold, whatever else it says is not heard
   worker_.wheel().disarm(*this);
-  if (in_cancel_table_) worker_.remove_cancel_key(*this);   // before the backend's PID can be another's
+  if (in_cancel_table_) worker_.remove_cancel_key(*this);  // before the backend's PID can be another's
   in_cancel_table_ = false;
   client_.socket.close();
   backend_.socket.close();
@@ -246,7 +253,7 @@ void Session::count_decision() {
   const auto& decision = *known.decision;
   const auto& view = *known.view;
   count_admission(view);
-  if (slot_ == nullptr) {   // a view without counters cannot have led here; a session must not fail for want of them
+  if (slot_ == nullptr) {  // a view without counters cannot have led here; a session must not fail for want of them
     slot_ = &worker_.spare_slot();
   }
   const auto& dimensions = worker_.dimensions_of(view);
@@ -254,8 +261,12 @@ void Session::count_decision() {
   std::size_t destination = 0;
   switch (decision.route) {
     case routing::RouteClass::kPrimary:
-    case routing::RouteClass::kReplica: destination = static_cast<std::size_t>(decision.member); break;
-    case routing::RouteClass::kLocalPool: destination = members + static_cast<std::size_t>(decision.member); break;
+    case routing::RouteClass::kReplica:
+      destination = static_cast<std::size_t>(decision.member);
+      break;
+    case routing::RouteClass::kLocalPool:
+      destination = members + static_cast<std::size_t>(decision.member);
+      break;
     case routing::RouteClass::kPool:
       destination = 2 * members + static_cast<std::size_t>(decision.endpoint);
       for (int p = 0; p < decision.pool; ++p) destination += view.pools[static_cast<std::size_t>(p)].endpoints.size();
@@ -308,7 +319,9 @@ void Session::report_end() {
   fields.push_back({"tls_ms", milliseconds_between(times.accepted, times.tls_done)});
   fields.push_back({"startup_ms", milliseconds_between(before_startup, times.startup_done)});
   fields.push_back({"auth_ms", milliseconds_between(times.startup_done, times.auth_done)});
-  if (times.held.count() > 0) fields.push_back({"hold_ms", milliseconds_between(Instant(base::Duration(1)), Instant(times.held + base::Duration(1)))});
+  if (times.held.count() > 0)
+    fields.push_back(
+        {"hold_ms", milliseconds_between(Instant(base::Duration(1)), Instant(times.held + base::Duration(1)))});
   fields.push_back({"connect_ms", milliseconds_between(times.routed, times.ready)});
   fields.push_back({"total_ms", milliseconds_between(times.accepted, now())});
   fields.push_back({"bytes_from_client", std::to_string(bytes_from_client_)});
@@ -329,7 +342,9 @@ SessionRow Session::row(Instant at) const {
   row.destination = known.destination;
   row.database = known.database;
   row.application = known.application;
-  row.phase = stage_ == Stage::kLogin ? std::string(core_->phase_name()) : stage_ == Stage::kRelay ? (draining_ ? "draining" : "relaying") : "closing";
+  row.phase = stage_ == Stage::kLogin   ? std::string(core_->phase_name())
+              : stage_ == Stage::kRelay ? (draining_ ? "draining" : "relaying")
+                                        : "closing";
   if (known.decision) row.reason = std::string(routing::to_word(known.decision->reason));
   row.tls = client_tls_version_;
   row.idle = stage_ == Stage::kRelay && idle();

@@ -14,7 +14,8 @@ Side::Write Side::write(base::Bytes plain, Scratch& scratch, BufferPool& pool) {
 Side::Write Side::write_wire(base::Bytes wire, BufferPool& pool) {
   if (rest_ == nullptr) [[likely]] {
     const auto io = socket.send(wire);
-    if (io.bytes == wire.size()) [[likely]] return Write::kDone;
+    if (io.bytes == wire.size()) [[likely]]
+      return Write::kDone;
     if (io.error != 0) return Write::kError;
     wire = wire.subspan(io.bytes);
     rest_ = pool.lease();

@@ -1,6 +1,6 @@
 #pragma once
-// One side of a session: a socket, perhaps TLS around it, and the bytes it has not taken yet. The buffers of a read or a write belong to the
-// worker and are lent for the length of a call. One thread.
+// One side of a session: a socket, perhaps TLS around it, and the bytes it has not taken yet. The buffers of a read or
+// a write belong to the worker and are lent for the length of a call. One thread.
 
 #include <memory>
 
@@ -12,9 +12,9 @@ namespace pointsman::proxy {
 
 /// A worker's scratch memory: valid during one call only.
 struct Scratch {
-  base::Byte read[kReadSize];     // as it came from a socket
-  base::Byte plain[kPlainSize];   // decrypted
-  base::Byte wire[kWireSize];     // encrypted
+  base::Byte read[kReadSize];    // as it came from a socket
+  base::Byte plain[kPlainSize];  // decrypted
+  base::Byte wire[kWireSize];    // encrypted
 };
 
 class Side {
@@ -22,11 +22,12 @@ class Side {
   explicit Side(SocketOwner& owner) : socket(owner) {}
 
   enum class Write : std::uint8_t {
-    kDone,      ///< the kernel has it all
-    kPending,   ///< a rest waits for the socket; nothing more may be read from the other side
-    kError,     ///< the socket or TLS failed
+    kDone,     ///< the kernel has it all
+    kPending,  ///< a rest waits for the socket; nothing more may be read from the other side
+    kError,    ///< the socket or TLS failed
   };
-  /// Sends plain bytes (at most kPlainSize), encrypted if TLS is up. While a rest waits, more is taken as long as it fits the one block.
+  /// Sends plain bytes (at most kPlainSize), encrypted if TLS is up. While a rest waits, more is taken as long as it
+  /// fits the one block.
   Write write(base::Bytes plain, Scratch& scratch, BufferPool& pool);
   /// Sends bytes of the TLS engine itself (handshake, alert, key update).
   Write write_wire(base::Bytes wire, BufferPool& pool);
@@ -35,12 +36,12 @@ class Side {
   bool pending() const { return rest_ != nullptr; }
 
   struct Read {
-    base::Bytes plain;      ///< in the scratch memory
-    bool full = false;      ///< the socket had at least a whole buffer: there may be more
-    bool blocked = false;   ///< nothing there
-    bool eof = false;       ///< FIN or close_notify
-    bool failed = false;    ///< reset, or TLS failure (failure())
-    int error = 0;          ///< errno of a socket failure
+    base::Bytes plain;     ///< in the scratch memory
+    bool full = false;     ///< the socket had at least a whole buffer: there may be more
+    bool blocked = false;  ///< nothing there
+    bool eof = false;      ///< FIN or close_notify
+    bool failed = false;   ///< reset, or TLS failure (failure())
+    int error = 0;         ///< errno of a socket failure
   };
   /// One receive, decrypted if TLS is up. `eof` and `failed` can come with bytes.
   Read read(Scratch& scratch, BufferPool& pool);
@@ -56,8 +57,8 @@ class Side {
   void say_goodbye(Scratch& scratch, BufferPool& pool);
 
   Socket socket;
-  std::unique_ptr<protocol::TlsEngine> tls;   // null: plain
-  bool tls_ready = false;                     // handshake done
+  std::unique_ptr<protocol::TlsEngine> tls;  // null: plain
+  bool tls_ready = false;                    // handshake done
 
  private:
   BufferPool::Lease rest_;

@@ -38,8 +38,11 @@ std::shared_ptr<const routing::BranchView> changed_view(const routing::BranchVie
   auto view = std::make_shared<routing::BranchView>(healthy);
   ++view->version;
   switch (how % 8) {
-    case 0: return nullptr;  // the branch has gone
-    case 1: view->primary = -1; break;
+    case 0:
+      return nullptr;  // the branch has gone
+    case 1:
+      view->primary = -1;
+      break;
     case 2:
       view->primary = 1;
       std::swap(view->members[0].role, view->members[1].role);
@@ -47,14 +50,17 @@ std::shared_ptr<const routing::BranchView> changed_view(const routing::BranchVie
     case 3:
       for (auto& member : view->members) member.state = routing::MemberState::kDown;
       break;
-    case 4: view->active = view->settled = false; break;
+    case 4:
+      view->active = view->settled = false;
+      break;
     case 5:
       for (auto& member : view->members) member.address = member.pgbouncer_address = {};
       break;
     case 6:
       for (auto& member : view->members) member.state = routing::MemberState::kLagging;
       break;
-    default: break;  // healthy
+    default:
+      break;  // healthy
   }
   return view;
 }
@@ -104,7 +110,8 @@ class Scene {
   }
 
  private:
-  // ---- what the core may do ------------------------------------------------------------------------------------------
+  // ---- what the core may do
+  // ------------------------------------------------------------------------------------------
 
   bool over() const { return finished_ || relaying_; }
 
@@ -238,32 +245,75 @@ class Scene {
     return accepted;
   }
 
-  // ---- what happens to it --------------------------------------------------------------------------------------------
+  // ---- what happens to it
+  // --------------------------------------------------------------------------------------------
 
   /// False: the connection is dropped here, whatever it was doing.
   bool step() {
     switch (const unsigned what = in_.byte(); what % 24) {
-      case 0: client_bytes(in_.text(in_.byte()), false); break;
-      case 1: backend_bytes(in_.text(in_.byte()), false); break;
-      case 2: change_next_ = true; break;
-      case 3: verifier(static_cast<Kind>(in_.byte() % 6), true); break;
-      case 4: verifier(Kind::kFound, false); break;
-      case 5: pass(in_.byte()); break;
-      case 6: event([this] { core_->on_client_eof(now_); }); break;
-      case 7: backend_ends(); break;
-      case 8: snapshot(in_.byte()); break;
-      case 9: services_.is_draining = true; event([this] { core_->on_drain(now_); }); break;
-      case 10: event([this] { core_->on_client_error(now_); }); break;
-      case 11: services_.admit_refusal = routing::Refusal{routing::Reason::kLimit, "53300", "full", {}, {}, {}}; break;
-      case 12: services_.hold_refusal = routing::Refusal{routing::Reason::kLimit, "53300", "full", {}, {}, {}}; break;
-      case 13: client_bytes(test::typed_message('Q', in_.text(in_.byte())), true); break;
-      case 14: backend_bytes(test::server_error(in_.byte() % 2 == 0 ? "57P03" : "28P01", "no"), true); break;
-      case 15: backend_bytes(test::server_error(in_.byte() % 2 == 0 ? "53300" : "08P01", "no"), true); break;
-      case 16: tls_fails(); break;
-      case 17: first_packet(in_.byte()); break;
-      case 18: behind_ready_ = in_.text(in_.byte()); break;
-      case 19: return in_.byte() != 0;
-      default: lawful(); break;
+      case 0:
+        client_bytes(in_.text(in_.byte()), false);
+        break;
+      case 1:
+        backend_bytes(in_.text(in_.byte()), false);
+        break;
+      case 2:
+        change_next_ = true;
+        break;
+      case 3:
+        verifier(static_cast<Kind>(in_.byte() % 6), true);
+        break;
+      case 4:
+        verifier(Kind::kFound, false);
+        break;
+      case 5:
+        pass(in_.byte());
+        break;
+      case 6:
+        event([this] { core_->on_client_eof(now_); });
+        break;
+      case 7:
+        backend_ends();
+        break;
+      case 8:
+        snapshot(in_.byte());
+        break;
+      case 9:
+        services_.is_draining = true;
+        event([this] { core_->on_drain(now_); });
+        break;
+      case 10:
+        event([this] { core_->on_client_error(now_); });
+        break;
+      case 11:
+        services_.admit_refusal = routing::Refusal{routing::Reason::kLimit, "53300", "full", {}, {}, {}};
+        break;
+      case 12:
+        services_.hold_refusal = routing::Refusal{routing::Reason::kLimit, "53300", "full", {}, {}, {}};
+        break;
+      case 13:
+        client_bytes(test::typed_message('Q', in_.text(in_.byte())), true);
+        break;
+      case 14:
+        backend_bytes(test::server_error(in_.byte() % 2 == 0 ? "57P03" : "28P01", "no"), true);
+        break;
+      case 15:
+        backend_bytes(test::server_error(in_.byte() % 2 == 0 ? "53300" : "08P01", "no"), true);
+        break;
+      case 16:
+        tls_fails();
+        break;
+      case 17:
+        first_packet(in_.byte());
+        break;
+      case 18:
+        behind_ready_ = in_.text(in_.byte());
+        break;
+      case 19:
+        return in_.byte() != 0;
+      default:
+        lawful();
+        break;
     }
     return true;
   }
@@ -272,7 +322,7 @@ class Scene {
   void feed(std::string_view bytes, Take&& take_piece) {
     const std::size_t size = chunk_ == 0 ? std::max<std::size_t>(bytes.size(), 1) : chunk_;
     for (std::size_t i = 0; i < bytes.size() && !over(); i += size) {
-      const std::string piece(bytes.substr(i, size));   // of its own: AddressSanitizer finds a read beyond it
+      const std::string piece(bytes.substr(i, size));  // of its own: AddressSanitizer finds a read beyond it
       take_piece(piece);
     }
   }
@@ -283,11 +333,11 @@ class Scene {
   }
 
   void client_bytes(std::string_view bytes, bool lawful_now) {
-    if (client_tls_ && !client_tls_up_) return;   // the shell gives these to the TLS engine
+    if (client_tls_ && !client_tls_up_) return;  // the shell gives these to the TLS engine
     const auto sent = maybe_changed(bytes);
     clean_ = clean_ && lawful_now;
     feed(sent, [this](const std::string& piece) {
-      if (client_tls_ && !client_tls_up_) return;   // the core has just asked for TLS
+      if (client_tls_ && !client_tls_up_) return;  // the core has just asked for TLS
       client_sent_ += piece;
       event([&] { core_->on_client_bytes(base::as_bytes(piece), now_); });
     });
@@ -297,7 +347,7 @@ class Scene {
     const auto sent = maybe_changed(bytes);
     clean_ = clean_ && lawful_now;
     feed(sent, [this](const std::string& piece) {
-      if (link_ != Link::kOpen || (backend_tls_wanted_ && !backend_tls_up_)) return;   // rest of a dropped connection
+      if (link_ != Link::kOpen || (backend_tls_wanted_ && !backend_tls_up_)) return;  // rest of a dropped connection
       from_backend_ += piece;
       event([&] { core_->on_backend_bytes(base::as_bytes(piece), now_); });
     });
@@ -318,7 +368,7 @@ class Scene {
     const bool due = *core_->deadline() <= now_;
     const std::size_t actions = event([this] { core_->on_deadline(now_); });
     POINTSMAN_CHECK(due || actions == 0);
-    POINTSMAN_CHECK(over() || *core_->deadline() > now_);   // else the shell would spin
+    POINTSMAN_CHECK(over() || *core_->deadline() > now_);  // else the shell would spin
   }
   void backend_ends() {
     if (link_ == Link::kNone) return;
@@ -352,7 +402,8 @@ class Scene {
     event([this] { core_->on_deadline(now_); });
   }
 
-  // ---- the lawful next step ------------------------------------------------------------------------------------------
+  // ---- the lawful next step
+  // ------------------------------------------------------------------------------------------
 
   void lawful() {
     const auto phase = core_->phase_name();
@@ -382,11 +433,14 @@ class Scene {
         return client_bytes(protocol::build_ssl_request(), !refused_);
       case 1:
         startup_sent_ = again;
-        return client_bytes(std::string("\0\0\0\x08\x04\xd2\x16\x30", 8), !refused_);   // GSSENCRequest
-      case 2: return client_bytes(protocol::build_cancel_request(7, "four"), true);
-      case 4: return client_bytes(std::string("\x16\x03\x01\x00\x05hello", 10), true);
+        return client_bytes(std::string("\0\0\0\x08\x04\xd2\x16\x30", 8), !refused_);  // GSSENCRequest
+      case 2:
+        return client_bytes(protocol::build_cancel_request(7, "four"), true);
+      case 4:
+        return client_bytes(std::string("\x16\x03\x01\x00\x05hello", 10), true);
       case 3:
-      case 5: break;
+      case 5:
+        break;
     }
     std::vector<std::pair<std::string, std::string>> parameters{{"user", std::string(kUsers[what_ % 8])}};
     if ((what_ & 8) != 0) parameters.emplace_back("options", "-c pointsman.explain=on -c geqo=off");
@@ -482,7 +536,7 @@ class Scene {
   bool knows_password_ = true;
   std::size_t chunk_ = 0;
   unsigned what_ = 0;
-  bool clean_ = true;          // every byte so far was a lawful one
+  bool clean_ = true;  // every byte so far was a lawful one
   bool change_next_ = false;
   // The client.
   std::string client_hash_;
@@ -496,8 +550,8 @@ class Scene {
   std::optional<protocol::ScramClient> scram_;
   bool asked_ = false;
   bool answered_ = false;
-  bool provable_ = false;      // the client's password is the one the core was told of
-  bool may_be_proved_ = false; // and its proof has been sent
+  bool provable_ = false;       // the client's password is the one the core was told of
+  bool may_be_proved_ = false;  // and its proof has been sent
   std::size_t proof_end_ = 0;
   // The backend, as the shell and its other end see it.
   enum class Link : std::uint8_t { kNone, kDialing, kOpen };

@@ -28,7 +28,8 @@ std::string whole_login(std::size_t chunk) {
 std::string refusal_of(Drive& drive) {
   REQUIRE(drive.finished);
   REQUIRE(drive.finished->refusal);
-  return std::string(routing::to_word(drive.finished->refusal->reason)) + " " + std::string(drive.finished->refusal->sqlstate);
+  return std::string(routing::to_word(drive.finished->refusal->reason)) + " " +
+         std::string(drive.finished->refusal->sqlstate);
 }
 
 }  // namespace
@@ -95,7 +96,8 @@ TEST_CASE("the backend's PID reaches the client with a secret of ours") {
 }
 
 TEST_CASE("a 3.2 client gets a long cancel key, a newer one exactly one NegotiateProtocolVersion") {
-  for (const auto& [minor, expected] : std::vector<std::pair<std::uint32_t, std::size_t>>{{0, 4}, {2, 32}, {9999, 32}}) {
+  for (const auto& [minor, expected] :
+       std::vector<std::pair<std::uint32_t, std::size_t>>{{0, 4}, {2, 32}, {9999, 32}}) {
     Drive drive;
     std::vector<std::pair<std::string, std::string>> more;
     if (minor == 9999) more.emplace_back("_pq_.test_protocol_negotiation", "");
@@ -112,7 +114,8 @@ TEST_CASE("a 3.2 client gets a long cancel key, a newer one exactly one Negotiat
   REQUIRE(messages.size() == 1);
   CHECK(messages[0].first == 'v');
   std::string expected;
-  base::append_be32(expected, (3U << 16) | 2);   // SendNegotiateProtocolVersion() sends the whole version, major included
+  base::append_be32(expected,
+                    (3U << 16) | 2);  // SendNegotiateProtocolVersion() sends the whole version, major included
   base::append_be32(expected, 1);
   base::append_c_string(expected, "_pq_.grease");
   CHECK(messages[0].second == expected);
@@ -200,7 +203,8 @@ TEST_CASE("a wrong password and an unknown role meet the same exchange and the s
       drive.client(first);
       const auto messages = split_messages(drive.take_to_client());
       REQUIRE(messages.size() == 1);
-      REQUIRE(scram.on_continue(std::string_view(messages[0].second).substr(4)) == protocol::ScramClient::Outcome::kContinue);
+      REQUIRE(scram.on_continue(std::string_view(messages[0].second).substr(4)) ==
+              protocol::ScramClient::Outcome::kContinue);
       std::string last;
       protocol::append_sasl_response(last, scram.message());
       drive.client(last);
@@ -228,7 +232,7 @@ TEST_CASE("only a SASL response is lawful while the client authenticates, judged
   Drive drive;
   drive.client(startup_packet({{"user", "app.b1"}}));
   drive.event([&](proxy::SessionCore& core) { core.on_verifier(role().answer(), drive.now); });
-  drive.client("Q");   // the length is not awaited
+  drive.client("Q");  // the length is not awaited
   CHECK(refusal_of(drive) == "protocol_violation 08P01");
 }
 
@@ -248,13 +252,14 @@ TEST_CASE("a SASL initial response without data or with a false length is refuse
 
 TEST_CASE("session options of ours are taken out, the rest of options stays byte for byte") {
   Drive drive;
-  client_login(drive, role(), role(), "app.b1", {{"options", "-c work_mem=1MB -c pointsman.explain=on  -c x='a\\ b'"}, {"pointsman.explain", "on"}});
+  client_login(drive, role(), role(), "app.b1",
+               {{"options", "-c work_mem=1MB -c pointsman.explain=on  -c x='a\\ b'"}, {"pointsman.explain", "on"}});
   drive.event([&](proxy::SessionCore& core) { core.on_connected(drive.now); });
   CHECK(drive.to_backend.find("pointsman") == std::string::npos);
   CHECK(drive.to_backend.find("-c work_mem=1MB") != std::string::npos);
   CHECK(drive.to_backend.find("-c x='a\\ b'") != std::string::npos);
   backend_login(drive, role());
-  CHECK(tags(drive.take_to_client()) == "RRSKNZ");   // explain: a NOTICE before ReadyForQuery
+  CHECK(tags(drive.take_to_client()) == "RRSKNZ");  // explain: a NOTICE before ReadyForQuery
 
   Drive bad;
   bad.client(startup_packet({{"user", "app.b1"}, {"options", "-c pointsman.nonsense=1"}}));
@@ -478,7 +483,7 @@ TEST_CASE("the login deadline is absolute: dripped bytes do not move it") {
   drive.advance_to(15);
   CHECK(drive.finished);
   CHECK(drive.finished->refusal->reason == routing::Reason::kTimeout);
-  CHECK(drive.take_to_client().empty());   // in clear and before a startup packet: a plain close
+  CHECK(drive.take_to_client().empty());  // in clear and before a startup packet: a plain close
 }
 
 TEST_CASE("what a client says before its login is complete is bounded, kept and relayed once") {

@@ -1,6 +1,7 @@
 #pragma once
-// Drives a SessionCore without a socket: a fake of the worker's answers, a scripted backend that does real SCRAM, and a client that does real SCRAM.
-// Everything is deterministic: time is a number, randomness a counter. Bytes can be fed in chunks; the log of actions must not depend on that.
+// Drives a SessionCore without a socket: a fake of the worker's answers, a scripted backend that does real SCRAM, and a
+// client that does real SCRAM. Everything is deterministic: time is a number, randomness a counter. Bytes can be fed in
+// chunks; the log of actions must not depend on that.
 
 #include <cstring>
 #include <memory>
@@ -16,7 +17,9 @@
 
 namespace pointsman::test {
 
-inline base::Instant at(double seconds) { return base::Instant(std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9) + 1'000'000'000)); }
+inline base::Instant at(double seconds) {
+  return base::Instant(std::chrono::nanoseconds(static_cast<std::int64_t>(seconds * 1e9) + 1'000'000'000));
+}
 
 /// A branch `b1` with a primary, two replicas, PgBouncers and a pool `app`, all as a settled view.
 struct TestBranch {
@@ -93,7 +96,8 @@ class FakeServices final : public proxy::CoreServices {
     return std::nullopt;
   }
   void leave_hold() override { --held; }
-  void sessions_in_flight(const routing::BranchView&, int, std::vector<std::uint32_t>&, std::vector<std::uint32_t>&) override {}
+  void sessions_in_flight(const routing::BranchView&, int, std::vector<std::uint32_t>&,
+                          std::vector<std::uint32_t>&) override {}
   std::string_view mock_secret() override { return "mock"; }
   bool draining() override { return is_draining; }
 
@@ -112,7 +116,8 @@ inline routing::ListenerConfig plain_listener(routing::ListenerMode mode = routi
 /// The core, its actions as a log, and the bytes it sent.
 class Drive {
  public:
-  explicit Drive(routing::ListenerConfig listener = plain_listener(), std::size_t chunk = 0) : listener_config(std::move(listener)), chunk_(chunk) {
+  explicit Drive(routing::ListenerConfig listener = plain_listener(), std::size_t chunk = 0)
+      : listener_config(std::move(listener)), chunk_(chunk) {
     services.known = branch.view;
     static constexpr std::uint8_t kLoopback[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1};
     context.config = &listener_config;
@@ -164,7 +169,7 @@ class Drive {
   proxy::ListenerContext context;
   base::Instant now = at(0);
   std::unique_ptr<proxy::SessionCore> core;
-  std::vector<std::string> log;        ///< a line per action but for bytes, which are joined below
+  std::vector<std::string> log;  ///< a line per action but for bytes, which are joined below
   std::string to_client;
   std::string to_backend;
   std::optional<proxy::BeginRelay> relay;
@@ -185,7 +190,8 @@ class Drive {
   void note(proxy::SendToBackend& a) { to_backend += a.bytes; }
   void note(proxy::StartClientTls& a) { log.push_back("start_client_tls early=" + std::to_string(a.early.size())); }
   void note(proxy::AskVerifier& a) {
-    log.push_back(std::string("ask_verifier ") + a.role + "@" + a.branch + (a.wait ? "" : " refresh") + (a.not_before == base::Instant{} ? "" : " fresh"));
+    log.push_back(std::string("ask_verifier ") + a.role + "@" + a.branch + (a.wait ? "" : " refresh") +
+                  (a.not_before == base::Instant{} ? "" : " fresh"));
     asked = a;
   }
   void note(proxy::ConnectBackend& a) {
@@ -195,7 +201,9 @@ class Drive {
   void note(proxy::StartBackendTls& a) { log.push_back("start_backend_tls " + a.server_name); }
   void note(proxy::DropBackend&) { log.emplace_back("drop_backend"); }
   void note(proxy::ReportDialFailure& a) { log.push_back("report_dial_failure " + std::to_string(a.member)); }
-  void note(proxy::ServeCancel& a) { log.push_back("cancel pid=" + std::to_string(a.request.pid) + " secret=" + std::to_string(a.request.secret.size())); }
+  void note(proxy::ServeCancel& a) {
+    log.push_back("cancel pid=" + std::to_string(a.request.pid) + " secret=" + std::to_string(a.request.secret.size()));
+  }
   void note(proxy::BeginRelay& a) {
     log.push_back("relay pid=" + std::to_string(a.backend_key.pid) + " key=" + std::to_string(a.client_secret.size()) +
                   " to_backend=" + a.to_backend + " after_ready=" + std::to_string(a.backend_bytes_after_ready));
@@ -204,7 +212,9 @@ class Drive {
   }
   void note(proxy::Finish& a) {
     log.push_back("finish " + std::string(proxy::to_word(a.reason)) +
-                  (a.refusal ? " " + std::string(routing::to_word(a.refusal->reason)) + " " + std::string(a.refusal->sqlstate) : ""));
+                  (a.refusal
+                       ? " " + std::string(routing::to_word(a.refusal->reason)) + " " + std::string(a.refusal->sqlstate)
+                       : ""));
     finished = a;
   }
 
@@ -213,7 +223,8 @@ class Drive {
 
 // ---- peers ----------------------------------------------------------------------------------------------------------
 
-inline std::string startup_packet(const std::vector<std::pair<std::string, std::string>>& parameters, std::uint32_t version = 3U << 16) {
+inline std::string startup_packet(const std::vector<std::pair<std::string, std::string>>& parameters,
+                                  std::uint32_t version = 3U << 16) {
   std::string body;
   base::append_be32(body, version);
   for (const auto& [name, value] : parameters) {
@@ -254,7 +265,8 @@ inline std::string tags(std::string_view bytes) {
 /// A role with a password, as the backend and the verifier service know it.
 struct TestRole {
   protocol::DerivedScram derived;
-  explicit TestRole(std::string_view password, std::string_view salt = "0123456789abcdef") : derived(protocol::derive_scram(password, salt, 4096)) {}
+  explicit TestRole(std::string_view password, std::string_view salt = "0123456789abcdef")
+      : derived(protocol::derive_scram(password, salt, 4096)) {}
 
   proxy::VerifierAnswer answer() const {
     proxy::VerifierAnswer found;
@@ -262,7 +274,9 @@ struct TestRole {
     found.verifier = std::make_shared<const protocol::ScramVerifier>(derived.verifier);
     return found;
   }
-  protocol::ScramLoginKeys keys() const { return {derived.client_key, derived.verifier.stored_key, derived.verifier.server_key}; }
+  protocol::ScramLoginKeys keys() const {
+    return {derived.client_key, derived.verifier.stored_key, derived.verifier.server_key};
+  }
 };
 
 /// The client's half of a login: startup, then SCRAM with `role`'s password, as far as the core lets it.
@@ -281,7 +295,8 @@ inline void client_login(Drive& drive, const TestRole& real, const TestRole& typ
   const auto messages = split_messages(drive.take_to_client());
   if (messages.size() != 1 || messages[0].first != 'R') return;
   // The test's own salt is the role's; a mock would differ, and the proof with it.
-  if (scram.on_continue(std::string_view(messages[0].second).substr(4)) != protocol::ScramClient::Outcome::kContinue) return;
+  if (scram.on_continue(std::string_view(messages[0].second).substr(4)) != protocol::ScramClient::Outcome::kContinue)
+    return;
   std::string last;
   protocol::append_sasl_response(last, scram.message());
   drive.client(last);
