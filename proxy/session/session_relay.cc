@@ -133,7 +133,8 @@ void Session::backend_write_failed() {
 void Session::backend_ended(bool by_error) {
   if (stage_ == Stage::kClosing || stage_ == Stage::kLingering) return;
   backend_.socket.close();
-  linger(by_error ? EndReason::kBackendError : EndReason::kBackendClosed);
+  const bool asked_to = !by_error && from_client_.at_boundary() && from_client_.last_tag() == 'X';
+  linger(by_error ? EndReason::kBackendError : asked_to ? EndReason::kClientClosed : EndReason::kBackendClosed);
 }
 
 /// Last words have been written: close_notify, FIN, and a moment for the client to hang up itself. A close with unread

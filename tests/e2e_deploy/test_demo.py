@@ -87,7 +87,7 @@ def test_ctrl_c_ends_everything(folder):
 def test_a_taken_port_is_replaced_and_said(folder):
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as squatter:
+    with socket.create_server(("127.0.0.1", free_port())) as squatter:
         taken = squatter.getsockname()[1]
         process = demo(folder, "--once", port_pair=(taken, free_port()))
         output, _ = process.communicate(timeout=DEADLINE)

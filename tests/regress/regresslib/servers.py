@@ -126,7 +126,8 @@ class Router:
             return False
 
     def wait_for_connections(self, least: int) -> int:
-        """How many sessions have ended: the proof that a suite went through it. The last one is counted a moment after its client has gone."""
+        """How many sessions have ended: the proof that a suite went through it. The last one is counted a moment after its
+        client has gone."""
         def ended() -> int:
             try:
                 return sum(int(count) for count in _SESSIONS.findall(self._get("/metrics")))
