@@ -164,7 +164,7 @@ def show(outcome: dict, has_pointsman: bool):
     print(report.workload_tables(outcome["_results"]))
     if has_pointsman:
         print("\n" + report.target_table(outcome["targets"]))
-        print("\nAllocations per relayed read are asserted by a unit test, not measured here.")
+        print("\nAllocations per relayed read are asserted by tests/e2e/test_allocations.py, not measured here.")
     for note in outcome["notes"]:
         print("note: " + note)
 
