@@ -146,15 +146,16 @@ void Socket::reset_on_close() {
 void Socket::close() {
   if (state_ != State::kOpen) return;
   state_ = State::kClosing;
-  uv_poll_stop(&poll_);
-  ::close(fd_);
-  fd_ = -1;
-  interest_ = 0;
+  // uv_close takes the descriptor out of epoll at once, so it comes before the descriptor is closed: behind that its
+  // number may already belong to another thread.
   uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
     auto* socket = static_cast<Socket*>(handle->data);
     socket->state_ = State::kUnused;
     socket->owner_.on_closed(*socket);
   });
+  ::close(fd_);
+  fd_ = -1;
+  interest_ = 0;
 }
 
 }  // namespace pointsman::proxy

@@ -253,7 +253,7 @@ void PgConnection::on_timer() {
 
 void PgConnection::step_connect() {
   // libpq may close its socket and open another one in here: no watch may stand on a number that is given away.
-  poll_->stop();
+  poll_.reset();
   switch (PQconnectPoll(connection_)) {
     case PGRES_POLLING_READING:
       if (!watch(UV_READABLE)) fail(connection_failure());
