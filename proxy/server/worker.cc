@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "protocol/cancel_key.h"
 #include "proxy/log.h"
 
 namespace pointsman::proxy {
@@ -58,7 +57,7 @@ Worker::Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t ma
       directory_(std::move(first.directory)),
       views_(std::move(first.views)),
       tls_(std::move(first.tls)),
-      guesses_(1024),
+      cancels_(*this),
       block_(directory_->config().listeners.size(), routing::kReasonCount),
       spare_dimensions_(spare_dimensions(directory_->config().listeners.size())),
       spare_slot_(spare_dimensions_) {
@@ -173,24 +172,30 @@ void Worker::retire(Session& session) {
   block_.sessions.subtract();
   shared_.connections.fetch_sub(1, std::memory_order_relaxed);
   dead_sessions_.push_back(&session);
+  bury_soon();
+}
+
+void Worker::bury_soon() {
   uv_idle_start(&burial_, [](uv_idle_t* idle) { static_cast<Worker*>(idle->data)->bury(); });
 }
 
-void Worker::forget(CancelDial& dial) {
-  const auto found = dials_.find(&dial);
-  if (found == dials_.end()) return;
-  dead_dials_.push_back(std::move(found->second));
-  dials_.erase(found);
-  uv_idle_start(&burial_, [](uv_idle_t* idle) { static_cast<Worker*>(idle->data)->bury(); });
+Session* Worker::find_session(std::uint64_t id) {
+  const auto found = sessions_.find(id);
+  return found == sessions_.end() ? nullptr : found->second;
+}
+
+void Worker::post_to_others(const ToWorker& message) {
+  for (Worker* worker : workers_) {
+    if (worker != this) worker->post(message);
+  }
 }
 
 void Worker::bury() {
   if (uv_is_active(reinterpret_cast<uv_handle_t*>(&burial_)) != 0) uv_idle_stop(&burial_);
   for (Session* session : dead_sessions_) delete session;
   dead_sessions_.clear();
-  dead_dials_.clear();
-  start_waiting_cancels();
-  if (stopping_ && sessions_.empty() && dials_.empty() && waiting_cancels_.empty()) close_handles();
+  cancels_.bury();
+  if (stopping_ && sessions_.empty() && cancels_.idle()) close_handles();
   if (draining_ && sessions_.empty() && !empty_reported_) {
     empty_reported_ = true;
     control_.post(WorkerEmpty{index_});
@@ -257,9 +262,7 @@ void Worker::ask_verifier(Session& session, const AskVerifier& ask) {
   control_.post(std::move(query));
   // After the question, so that whoever asks next meets it under way: the next attempt may land on any worker.
   if (ask.not_before == Instant{}) return;
-  for (Worker* worker : workers_) {
-    if (worker != this) worker->post(VerifierStale{ask.branch, ask.role});
-  }
+  post_to_others(VerifierStale{ask.branch, ask.role});
 }
 
 void Worker::apply(VerifierStale&& message) {
@@ -275,8 +278,7 @@ void Worker::apply(VerifierReady&& message) {
     verifiers_[verifier_key(message.query.role, message.query.branch)] = {answer};
   }
   if (message.query.token == 0) return;
-  if (const auto found = sessions_.find(message.query.token); found != sessions_.end())
-    found->second->on_verifier(answer);
+  if (Session* session = find_session(message.query.token)) session->on_verifier(answer);
 }
 
 void Worker::report_dial_failure(const std::string& branch, int member) {
@@ -308,161 +310,7 @@ void Worker::wake_held(std::string_view branch) {
     if (!name.empty() && (branch.empty() || name == branch)) waiting.push_back(id);
   }
   for (const std::uint64_t id : waiting) {
-    if (const auto found = sessions_.find(id); found != sessions_.end()) found->second->on_new_view();
-  }
-}
-
-// ---- cancel ---------------------------------------------------------------------------------------------------------
-
-void Worker::add_cancel_key(Session& session) {
-  cancel_keys_.emplace(session.backend_key().pid, &session);
-}
-
-void Worker::remove_cancel_key(Session& session) {
-  const auto [begin, end] = cancel_keys_.equal_range(session.backend_key().pid);
-  for (auto it = begin; it != end; ++it) {
-    if (it->second == &session) {
-      cancel_keys_.erase(it);
-      return;
-    }
-  }
-}
-
-Session* Worker::find_by_cancel_key(const protocol::CancelRequest& request) {
-  const auto [begin, end] = cancel_keys_.equal_range(request.pid);
-  for (auto it = begin; it != end; ++it) {
-    if (protocol::secrets_equal(it->second->client_secret(), request.secret)) return it->second;
-  }
-  return nullptr;
-}
-
-namespace {
-constexpr base::TokenRate kWrongGuesses{10, 50};
-constexpr std::size_t kCancelDialsAtOnce = 32;
-constexpr std::size_t kCancelDialsPerBackend = 8;
-constexpr std::size_t kCancelsWaiting = 512;
-}  // namespace
-
-base::TokenBucket& Worker::guesses_of(const std::uint8_t (&source)[16]) {
-  // The network of the source: /24 of IPv4 (mapped), /64 of IPv6.
-  const bool v4 = std::all_of(source, source + 10, [](std::uint8_t b) { return b == 0; });
-  const std::string_view network(reinterpret_cast<const char*>(source), v4 ? 15 : 8);
-  return guesses_[std::hash<std::string_view>{}(network) % guesses_.size()];
-}
-
-void Worker::serve_cancel(Session& session, const protocol::CancelRequest& request) {
-  PendingCancel pending;
-  session.source_ip(pending.source);
-  auto bucket = guesses_of(pending.source);  // a copy: only wrong keys cost a token
-  if (!bucket.take(kWrongGuesses, now_instant())) {
-    finish_cancel(session.id(), metrics::CancelOutcome::kThrottled);
-    return;
-  }
-  if (const Session* target = find_by_cancel_key(request)) {
-    begin_cancel(*target, index_, session.id());
-    return;
-  }
-  pending.answers_missing = worker_count_ - 1;
-  pending_cancels_[session.id()] = pending;
-  for (Worker* worker : workers_) {
-    if (worker != this) worker->post(CancelSearch{request, index_, session.id()});
-  }
-  if (worker_count_ == 1) apply(CancelAnswer{session.id(), false, false});
-}
-
-void Worker::apply(CancelSearch&& message) {
-  if (const Session* target = find_by_cancel_key(message.request)) {
-    begin_cancel(*target, message.origin_worker, message.origin_session);
-  } else {
-    workers_[message.origin_worker]->post(CancelAnswer{message.origin_session, false, false});
-  }
-}
-
-void Worker::apply(CancelAnswer&& message) {
-  const auto found = pending_cancels_.find(message.origin_session);
-  if (found == pending_cancels_.end()) return;
-  if (message.found) {
-    pending_cancels_.erase(found);
-    finish_cancel(message.origin_session,
-                  message.sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
-    return;
-  }
-  if (found->second.answers_missing > 1) {
-    --found->second.answers_missing;
-    return;
-  }
-  (void)guesses_of(found->second.source).take(kWrongGuesses, now_instant());
-  pending_cancels_.erase(found);
-  finish_cancel(message.origin_session, metrics::CancelOutcome::kUnknownKey);
-}
-
-void Worker::finish_cancel(std::uint64_t origin_session, metrics::CancelOutcome outcome) {
-  block_.cancels[static_cast<std::size_t>(outcome)].add();
-  if (const auto found = sessions_.find(origin_session); found != sessions_.end()) found->second->on_cancel_served();
-}
-
-void Worker::cancel_of(const Session& session) {
-  if (!session.backend_key().secret.empty()) begin_cancel(session, index_, 0);
-}
-
-void Worker::begin_cancel(const Session& session, std::uint32_t origin_worker, std::uint64_t origin_session) {
-  const auto& identity = session.identity();
-  CancelTarget target;
-  target.address = identity.decision->address;
-  target.pid = session.backend_key().pid;
-  target.secret = session.backend_key().secret;
-  target.origin_worker = origin_worker;
-  target.origin_session = origin_session;
-  const auto& settings = routing::tls_for(*identity.view->config, *identity.decision);
-  bool possible = waiting_cancels_.size() < kCancelsWaiting && !stopping_;
-  if (settings.mode != routing::TlsMode::kDisable) {
-    const auto context = tls_->clients.find(settings.context_key());
-    possible = possible && context != tls_->clients.end();
-    if (possible) target.tls = context->second;
-    target.server_name = routing::server_name_for(*identity.view, *identity.decision);
-  }
-  if (possible) {
-    waiting_cancels_.push_back(std::move(target));
-    start_waiting_cancels();
-    return;
-  }
-  if (origin_session == 0) {
-    block_.cancels[static_cast<std::size_t>(metrics::CancelOutcome::kThrottled)].add();
-  } else if (origin_worker == index_) {
-    finish_cancel(origin_session, metrics::CancelOutcome::kThrottled);
-  } else {
-    workers_[origin_worker]->post(CancelAnswer{origin_session, true, false});
-  }
-}
-
-void Worker::start_waiting_cancels() {
-  // In order of arrival, but a backend that does not answer holds up only its own.
-  for (auto it = waiting_cancels_.begin(); it != waiting_cancels_.end() && dials_running_ < kCancelDialsAtOnce;) {
-    const auto same = std::count_if(dials_.begin(), dials_.end(),
-                                    [&it](const auto& dial) { return dial.first->target().address == it->address; });
-    if (static_cast<std::size_t>(same) >= kCancelDialsPerBackend) {
-      ++it;
-      continue;
-    }
-    auto dial = std::make_unique<CancelDial>(*this, std::move(*it));
-    it = waiting_cancels_.erase(it);
-    CancelDial* raw = dial.get();
-    dials_.emplace(raw, std::move(dial));
-    ++dials_running_;
-    raw->start();
-  }
-}
-
-void Worker::cancel_dial_done(CancelDial& dial, bool sent) {
-  --dials_running_;  // those that wait start at the burial, outside of this dial's own calls
-  const auto& target = dial.target();
-  if (target.origin_session == 0) {
-    block_.cancels[static_cast<std::size_t>(sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed)]
-        .add();
-  } else if (target.origin_worker == index_) {
-    finish_cancel(target.origin_session, sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
-  } else {
-    workers_[target.origin_worker]->post(CancelAnswer{target.origin_session, true, sent});
+    if (Session* session = find_session(id)) session->on_new_view();
   }
 }
 
@@ -554,19 +402,17 @@ void Worker::apply(StopNow&&) {
   for (auto& listener : listeners_) listener->close();
   for (Session* session : all_sessions()) session->stop(draining_ ? EndReason::kDrained : EndReason::kStopped);
   stopping_ = true;
+  cancels_.stop();
   // Requests that were cut off are cancelled at their backends, but the end does not wait long for that.
   active_tls_.clear();
   uv_timer_start(
       &quiet_timer_, [](uv_timer_t* timer) { static_cast<Worker*>(timer->data)->drop_cancels(); }, kLastCancelsMs, 0);
-  uv_idle_start(&burial_, [](uv_idle_t* idle) { static_cast<Worker*>(idle->data)->bury(); });
+  bury_soon();
 }
 
 void Worker::drop_cancels() {
-  waiting_cancels_.clear();
-  std::vector<CancelDial*> dials;
-  for (const auto& [raw, dial] : dials_) dials.push_back(raw);
-  for (CancelDial* dial : dials) dial->stop();
-  uv_idle_start(&burial_, [](uv_idle_t* idle) { static_cast<Worker*>(idle->data)->bury(); });
+  cancels_.drop();
+  bury_soon();
 }
 
 void Worker::close_handles() {

@@ -5,7 +5,6 @@
 #include <uv.h>
 
 #include <atomic>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,14 +14,13 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "base/token_bucket.h"
 #include "metrics/blocks.h"
 #include "proxy/io/buffer_pool.h"
 #include "proxy/io/mailbox.h"
 #include "proxy/io/timing_wheel.h"
+#include "proxy/server/cancels.h"
 #include "proxy/server/listener.h"
 #include "proxy/server/messages.h"
-#include "proxy/session/cancel_dial.h"
 #include "proxy/session/session.h"
 
 namespace pointsman::proxy {
@@ -74,11 +72,12 @@ class Worker final : public AcceptSink {
 
   void ask_verifier(Session& session, const AskVerifier& ask);
   void report_dial_failure(const std::string& branch, int member);
-  void serve_cancel(Session& session, const protocol::CancelRequest& request);
-  /// Cancels what the session's backend is doing; nobody waits for the outcome.
-  void cancel_of(const Session& session);
-  void add_cancel_key(Session& session);
-  void remove_cancel_key(Session& session);
+  Cancels& cancels() { return cancels_; }
+  void count_cancel(metrics::CancelOutcome outcome) { block_.cancels[static_cast<std::size_t>(outcome)].add(); }
+  /// Null when it is gone.
+  Session* find_session(std::uint64_t id);
+  void post_to(std::uint32_t worker, ToWorker message) { workers_[worker]->post(std::move(message)); }
+  void post_to_others(const ToWorker& message);
   void note_active(Session& session);
   void login_ended(Session& session);
   void count_handshake(std::string_view version);
@@ -87,16 +86,12 @@ class Worker final : public AcceptSink {
   void count_end(const Session& session, std::size_t listener, metrics::BranchSlot* slot, EndReason reason,
                  const routing::Refusal* refusal);
   void retire(Session& session);
-  void cancel_dial_done(CancelDial& dial, bool sent);
-  void forget(CancelDial& dial);
+  /// What ended is freed outside of its own calls, at the end of this turn.
+  void bury_soon();
 
  private:
   struct CachedVerifier {
     VerifierAnswer answer;
-  };
-  struct PendingCancel {
-    std::uint32_t answers_missing = 0;
-    std::uint8_t source[16] = {};
   };
 
   // AcceptSink
@@ -108,18 +103,13 @@ class Worker final : public AcceptSink {
   void apply(NewView&& message);
   void apply(VerifierReady&& message);
   void apply(VerifierStale&& message);
-  void apply(CancelSearch&& message);
-  void apply(CancelAnswer&& message);
+  void apply(CancelSearch&& message) { cancels_.apply(message); }
+  void apply(CancelAnswer&& message) { cancels_.apply(message); }
   void apply(BeginDrain&& message);
   void apply(StopNow&& message);
   void apply(CollectSessions&& message);
 
   void wake_held(std::string_view branch);
-  Session* find_by_cancel_key(const protocol::CancelRequest& request);
-  void begin_cancel(const Session& session, std::uint32_t origin_worker, std::uint64_t origin_session);
-  void start_waiting_cancels();
-  void finish_cancel(std::uint64_t origin_session, metrics::CancelOutcome outcome);
-  base::TokenBucket& guesses_of(const std::uint8_t (&source)[16]);
   void bury();
   void sweep_quiet();
   void drop_cancels();
@@ -148,21 +138,15 @@ class Worker final : public AcceptSink {
 
   std::uint64_t next_session_ = 1;
   std::unordered_map<std::uint64_t, Session*> sessions_;
-  std::map<std::uint64_t, Session*> logins_;                      // not yet relaying, oldest first
-  std::unordered_multimap<std::uint32_t, Session*> cancel_keys_;  // by backend PID
-  std::unordered_map<std::string, CachedVerifier> verifiers_;     // by role, zero byte, branch
+  std::map<std::uint64_t, Session*> logins_;                   // not yet relaying, oldest first
+  std::unordered_map<std::string, CachedVerifier> verifiers_;  // by role, zero byte, branch
   std::unordered_map<std::string, std::uint32_t> held_;
   std::unordered_map<std::string, base::Instant>
       wanted_;  // when the control thread was last told that a branch is in use
-  std::unordered_map<std::uint64_t, PendingCancel> pending_cancels_;
-  std::unordered_map<CancelDial*, std::unique_ptr<CancelDial>> dials_;
-  std::size_t dials_running_ = 0;
-  std::deque<CancelTarget> waiting_cancels_;
-  std::vector<base::TokenBucket> guesses_;  // wrong cancel keys by hash of the source's network
+  Cancels cancels_;
   std::vector<std::uint64_t> active_tls_;
   std::size_t released_since_trim_ = 0;
   std::vector<Session*> dead_sessions_;
-  std::vector<std::unique_ptr<CancelDial>> dead_dials_;
 
   metrics::WorkerBlock block_;
   metrics::Dimensions spare_dimensions_;

@@ -103,16 +103,16 @@ void CancelDial::finish(bool sent) {
   if (finished_) return;
   finished_ = true;
   worker_.wheel().disarm(*this);
-  worker_.cancel_dial_done(*this, sent);
+  worker_.cancels().dial_done(*this, sent);
   if (side_.socket.busy()) {
     side_.socket.close();
   } else {
-    worker_.forget(*this);
+    worker_.cancels().forget(*this);
   }
 }
 
 void CancelDial::on_closed(Socket&) {
-  worker_.forget(*this);
+  worker_.cancels().forget(*this);
 }
 
 }  // namespace pointsman::proxy

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "proxy/io/timing_wheel.h"
-#include "proxy/session/side.h"
+#include "proxy/io/side.h"
 #include "routing/snapshot.h"
 
 namespace pointsman::proxy {
@@ -29,7 +29,7 @@ class CancelDial final : private SocketOwner, private WheelEntry {
  public:
   CancelDial(Worker& worker, CancelTarget target);
   ~CancelDial() override;
-  /// The worker is told once, by cancel_dial_done(); then the object may be deleted.
+  /// Cancels is told once, by dial_done(); then the object may be deleted.
   void start();
   void stop() { finish(false); }
   const CancelTarget& target() const { return target_; }

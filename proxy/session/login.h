@@ -1,5 +1,5 @@
 #pragma once
-// What a login knows between the startup packet and the relay. Private to the session core's two sources.
+// What a login knows between the startup packet and the relay. Private to the session core's sources.
 
 #include <optional>
 #include <string>

@@ -157,7 +157,7 @@ void Session::on_deadline(Instant at) {
       return;
     case Stage::kClientGone:
       // The client has gone in the middle of a request that still runs: nobody will read its answer.
-      if (!idle() && from_client_.last_tag() != 'X') worker_.cancel_of(*this);
+      if (!idle() && from_client_.last_tag() != 'X') worker_.cancels().cancel(*this);
       begin_close(end_reason_);
       return;
     case Stage::kLingering:
@@ -225,7 +225,7 @@ void Session::perform(Action& action) {
     void operator()(ReportDialFailure& report) const {
       session.worker_.report_dial_failure(report.branch, report.member);
     }
-    void operator()(ServeCancel& cancel) const { session.worker_.serve_cancel(session, cancel.request); }
+    void operator()(ServeCancel& cancel) const { session.worker_.cancels().serve(session, cancel.request); }
     void operator()(BeginRelay& relay) const { session.perform_begin_relay(relay); }
     void operator()(Finish& finish) const { session.perform_finish(finish); }
   };
@@ -279,7 +279,7 @@ void Session::perform_begin_relay(BeginRelay& relay) {
   backend_key_ = std::move(relay.backend_key);
   client_secret_ = std::move(relay.client_secret);
   if (!backend_key_.secret.empty()) {
-    worker_.add_cancel_key(*this);
+    worker_.cancels().add(*this);
     in_cancel_table_ = true;
   }
   record_ = core_->take_record();

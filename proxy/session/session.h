@@ -18,7 +18,7 @@
 #include "proxy/admin/control_view.h"
 #include "proxy/io/timing_wheel.h"
 #include "proxy/session/session_core.h"
-#include "proxy/session/side.h"
+#include "proxy/io/side.h"
 
 namespace pointsman::metrics {
 struct BranchSlot;

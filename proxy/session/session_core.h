@@ -269,7 +269,7 @@ class SessionCore {
   void enter(Phase phase);
   Next step(base::Instant now);
 
-  // Before the startup packet, and the client's proof: session_core.cc.
+  // Before the startup packet, the packet, and the client's proof: session_startup.cc.
   Next step_proxy_header();
   Next step_negotiating(Negotiating& phase, base::Instant now);
   Next step_awaiting_startup(base::Instant now);

@@ -1,4 +1,4 @@
-// The second half of a login: routing, holding, and speaking to the backend. The first half is session_core.cc.
+// The second half of a login: routing, holding, and speaking to the backend. The first half is session_startup.cc.
 #include <algorithm>
 #include <utility>
 

@@ -103,7 +103,7 @@ void Session::client_ended(bool by_error) {
     end_reason_ = by_error && !orderly ? EndReason::kClientError : EndReason::kClientClosed;
   }
   if (by_error) {
-    if (!orderly) worker_.cancel_of(*this);
+    if (!orderly) worker_.cancels().cancel(*this);
     client_.socket.close();
   } else {
     client_.socket.want_read(false);
@@ -144,7 +144,7 @@ void Session::linger(EndReason reason) {
     ended_ = true;
     end_reason_ = reason;
   }
-  if (in_cancel_table_) worker_.remove_cancel_key(*this);  // a dead session's key dials nobody
+  if (in_cancel_table_) worker_.cancels().remove(*this);  // a dead session's key dials nobody
   in_cancel_table_ = false;
   if (!client_.socket.open()) {
     begin_close(reason);
@@ -203,7 +203,7 @@ void Session::stop(EndReason reason) {
   if (stage_ == Stage::kRelay && idle()) {
     end_at_boundary();
   } else if (stage_ == Stage::kRelay) {
-    worker_.cancel_of(*this);  // nobody will read the answer, and the backend would go on with the request
+    worker_.cancels().cancel(*this);  // nobody will read the answer, and the backend would go on with the request
   }
   begin_close(reason);
 }
@@ -234,7 +234,7 @@ void Session::begin_close(EndReason reason) {
   stage_ = Stage::kClosing;
   if (was_login) core_->on_client_eof(now());  // leaves a hold, whatever else it says is not heard
   worker_.wheel().disarm(*this);
-  if (in_cancel_table_) worker_.remove_cancel_key(*this);  // before the backend's PID can be another's
+  if (in_cancel_table_) worker_.cancels().remove(*this);  // before the backend's PID can be another's
   in_cancel_table_ = false;
   client_.socket.close();
   backend_.socket.close();
