@@ -215,10 +215,12 @@ ScramServer::Outcome ScramServer::check_proof(const ScramKey& proof, std::string
 
 ScramClient::ScramClient(ScramLoginKeys keys, std::string nonce, bool use_plus, bool tls_without_plus,
                          std::string_view endpoint_hash)
-    : keys_(std::move(keys)),
-      nonce_(std::move(nonce)),
-      endpoint_hash_(use_plus ? endpoint_hash : std::string_view()),
-      use_plus_(use_plus) {
+    : ScramClient(std::move(nonce), use_plus, tls_without_plus, endpoint_hash) {
+  keys_ = std::move(keys);
+}
+
+ScramClient::ScramClient(std::string nonce, bool use_plus, bool tls_without_plus, std::string_view endpoint_hash)
+    : nonce_(std::move(nonce)), endpoint_hash_(use_plus ? endpoint_hash : std::string_view()), use_plus_(use_plus) {
   POINTSMAN_CHECK(is_nonce(nonce_));
   POINTSMAN_CHECK(!use_plus || !endpoint_hash_.empty());
   if (use_plus) {
@@ -257,21 +259,36 @@ ScramClient::Outcome ScramClient::on_continue(std::string_view data) {
     return malformed("server nonce does not extend ours");
   const auto salt_text = attributes.expect('s');
   if (!salt_text) return malformed("salt expected in server-first-message");
-  const auto salt = base64_decode(*salt_text);
+  auto salt = base64_decode(*salt_text);
   if (!salt || salt->empty() || salt->size() > kMaxScramSalt)
     return malformed("malformed salt in server-first-message");
-  const auto iterations = attributes.expect('i');
-  if (!iterations || !parse_scram_iterations(*iterations)) return malformed("iteration count missing or out of bounds");
+  const auto iterations_text = attributes.expect('i');
+  const auto iterations = iterations_text ? parse_scram_iterations(*iterations_text) : std::nullopt;
+  if (!iterations) return malformed("iteration count missing or out of bounds");
   if (!attributes.at_end()) return malformed("garbage at the end of server-first-message");
 
-  const auto final_without_proof =
+  final_without_proof_ =
       std::string("c=").append(binding_attribute(gs2_header_, endpoint_hash_)).append(",r=").append(*nonce);
-  auth_message_ = joined(client_first_bare_, data, final_without_proof);
-  const auto proof = exclusive_or(keys_.client_key, hmac(keys_.stored_key, auth_message_));
+  auth_message_ = joined(client_first_bare_, data, final_without_proof_);
+  if (keys_) return prove();
+  salt_ = std::move(*salt);
+  iterations_ = *iterations;
+  step_ = Step::kKeys;
+  return Outcome::kNeedsKeys;
+}
+
+ScramClient::Outcome ScramClient::on_keys(ScramLoginKeys keys) {
+  POINTSMAN_CHECK(step_ == Step::kKeys);
+  keys_ = std::move(keys);
+  return prove();
+}
+
+ScramClient::Outcome ScramClient::prove() {
+  const auto proof = exclusive_or(keys_->client_key, hmac(keys_->stored_key, auth_message_));
   const base::SecretString proof_text(base64_encode(base::as_text(proof.span())));
   std::string message;
-  message.reserve(final_without_proof.size() + 3 + proof_text.reveal().size());
-  message.append(final_without_proof).append(",p=").append(proof_text.reveal());
+  message.reserve(final_without_proof_.size() + 3 + proof_text.reveal().size());
+  message.append(final_without_proof_).append(",p=").append(proof_text.reveal());
   message_ = base::SecretString(std::move(message));
   step_ = Step::kFinal;
   return Outcome::kContinue;
@@ -290,7 +307,7 @@ ScramClient::Outcome ScramClient::on_final(std::string_view data) {
   if (!signature) return malformed("malformed signature in server-final-message");
 
   step_ = Step::kDone;
-  if (!equal(*signature, hmac(keys_.server_key, auth_message_))) {
+  if (!equal(*signature, hmac(keys_->server_key, auth_message_))) {
     reason_ = "server signature does not fit: the server does not hold this role's verifier";
     return Outcome::kBadServerSignature;
   }

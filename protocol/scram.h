@@ -1,7 +1,7 @@
 #pragma once
-// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS with stored keys, both roles, sans-IO. Single-threaded objects, no PBKDF2 here:
-// the server side needs only a verifier, and it gives out the ClientKey with which the client side logs in to a backend
-// that holds the same verifier. Sources: RFC 5802, RFC 7677, RFC 5929 (tls-server-end-point); PostgreSQL
+// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS with stored keys, both roles, sans-IO. Single-threaded objects, no PBKDF2 in an
+// exchange: the server side needs only a verifier, and it gives out the ClientKey with which the client side logs in to
+// a backend that holds the same verifier. Sources: RFC 5802, RFC 7677, RFC 5929 (tls-server-end-point); PostgreSQL
 // src/backend/libpq/auth-scram.c and src/common/scram-common.c.
 //
 //   recovering the key: ClientProof = ClientKey XOR HMAC(StoredKey, AuthMessage); the owner of StoredKey computes the
@@ -114,38 +114,55 @@ class ScramServer {
 /// server signature is verified.
 class ScramClient {
  public:
-  enum class Outcome { kContinue, kDone, kMalformed, kBadServerSignature };
+  enum class Outcome {
+    kContinue,   ///< send message()
+    kNeedsKeys,  ///< made without keys: derive them from the password with salt() and iterations(), then on_keys()
+    kDone,
+    kMalformed,
+    kBadServerSignature
+  };
 
   /// `nonce` printable. With `use_plus` the binding is tls-server-end-point over `endpoint_hash`; otherwise the gs2
   /// flag is `n`
   /// (`tls_without_plus` false) or `y` when TLS is up but the server did not offer PLUS.
   ScramClient(ScramLoginKeys keys, std::string nonce, bool use_plus, bool tls_without_plus,
               std::string_view endpoint_hash);
+  /// For who has a password: the keys depend on what the server-first-message says, and are given after it.
+  ScramClient(std::string nonce, bool use_plus, bool tls_without_plus, std::string_view endpoint_hash);
 
   std::string_view mechanism() const;
   /// The client-first-message.
   std::string first_message();
-  /// Server-first in, client-final in message().
+  /// Server-first in, client-final in message(), unless the keys are not there yet.
   Outcome on_continue(std::string_view data);
+  /// Client-final in message(). Requires: on_continue returned kNeedsKeys.
+  Outcome on_keys(ScramLoginKeys keys);
   /// Server-final in; kDone when its signature is right.
   Outcome on_final(std::string_view data);
 
   const std::string& message() const { return message_.reveal(); }
   std::string_view reason() const { return reason_; }
+  /// What the server named, within the bounds above. Require: on_continue returned kNeedsKeys.
+  const std::string& salt() const { return salt_; }
+  std::uint32_t iterations() const { return iterations_; }
 
  private:
   Outcome malformed(std::string_view reason);
+  Outcome prove();
 
-  ScramLoginKeys keys_;
+  std::optional<ScramLoginKeys> keys_;
   std::string nonce_;
   std::string endpoint_hash_;
   std::string gs2_header_;
   std::string client_first_bare_;
+  std::string final_without_proof_;
   std::string auth_message_;
+  std::string salt_;
+  std::uint32_t iterations_ = 0;
   base::SecretString message_;  // with the verifier's StoredKey, the proof in it gives the ClientKey away
   std::string_view reason_;     // points to literals
   bool use_plus_;
-  enum class Step : std::uint8_t { kFirst, kContinue, kFinal, kDone } step_ = Step::kFirst;
+  enum class Step : std::uint8_t { kFirst, kContinue, kKeys, kFinal, kDone } step_ = Step::kFirst;
 };
 
 // ---- building blocks, also for tests and tools -------------------------------------------------------------------
@@ -160,11 +177,11 @@ std::optional<ScramKey> base64_decode_key(std::string_view text);
 constexpr std::size_t base64_size(std::size_t raw) {
   return (raw + 2) / 3 * 4;
 }
-/// 1..kMaxScramIterations without sign or leading zero. No lower bound is needed: keys are stored, nothing is derived
-/// from a number that a peer names, and a role made with a small `scram_iterations` (PostgreSQL 16) is lawful.
+/// 1..kMaxScramIterations without sign or leading zero. There is no lower bound: a role made with a small
+/// `scram_iterations` (PostgreSQL 16) is lawful.
 std::optional<std::uint32_t> parse_scram_iterations(std::string_view text);
-/// Derives a verifier (and the ClientKey) from a password by PBKDF2. Slow on purpose: for tools and tests, never on a
-/// loop. The password is used as given; SASLprep is the caller's affair.
+/// Derives a verifier (and the ClientKey) from a password by PBKDF2. Slow on purpose: never on a loop. The password is
+/// used as given; SASLprep is the caller's affair.
 struct DerivedScram {
   ScramVerifier verifier;
   ScramKey client_key;

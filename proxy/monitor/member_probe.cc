@@ -26,8 +26,8 @@ bool same_target(const PgTarget& a, const PgTarget& b) {
          a.tls.server_name == b.tls.server_name && a.tls.context_key() == b.tls.context_key();
 }
 
-MemberProbe::MemberProbe(uv_loop_t* loop, const HandleCount& count, Owner& owner, std::size_t member)
-    : connection_(loop, count, *this), owner_(owner), member_(member) {}
+MemberProbe::MemberProbe(SqlContext& sql, const HandleCount& count, Owner& owner, std::size_t member)
+    : connection_(sql, count, *this), owner_(owner), member_(member) {}
 
 void MemberProbe::set_target(PgTarget target) {
   if (same_target(target, target_)) return;

@@ -2,8 +2,6 @@
 // Probes one member over one connection that stays. An answer that does not come on the old connection is asked for
 // once more on a new one before there is a verdict (F33). Loop thread only.
 
-#include <uv.h>
-
 #include <cstddef>
 #include <string>
 
@@ -34,7 +32,7 @@ class MemberProbe final : private PgConnection::Owner {
     virtual void on_probe_lost(std::size_t member) = 0;
   };
 
-  MemberProbe(uv_loop_t* loop, const HandleCount& count, Owner& owner, std::size_t member);
+  MemberProbe(SqlContext& sql, const HandleCount& count, Owner& owner, std::size_t member);
 
   /// A reload may move a member.
   void set_member(std::size_t member) { member_ = member; }

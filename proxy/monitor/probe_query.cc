@@ -86,6 +86,7 @@ routing::ProbeFailure classify_probe_failure(const PgFailure& failure, bool conn
     case PgFailure::Kind::kNetwork:
       return routing::ProbeFailure::kUnreachable;
     case PgFailure::Kind::kTls:
+    case PgFailure::Kind::kCredentials:
       return routing::ProbeFailure::kCredentials;
     case PgFailure::Kind::kServer:
       break;

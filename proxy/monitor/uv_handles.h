@@ -1,7 +1,7 @@
 #pragma once
-// A timer and a descriptor watch that may be destroyed at any moment, even inside their own callback: libuv closes
-// handles later than we let go of them (uv_close), so the handle lives in a box of its own which the close callback
-// frees. For the control thread's many small parts; sessions embed their handles instead.
+// A timer that may be destroyed at any moment, even inside its own callback: libuv closes handles later than we let go
+// of them (uv_close), so the handle lives in a box of its own which the close callback frees. For the control thread's
+// many small parts; sessions embed their handles instead.
 
 #include <uv.h>
 
@@ -68,56 +68,6 @@ class LoopTimer {
     HandleCount count;
   };
   Box* box_;  // frees itself when closed
-};
-
-/// Watches a descriptor that it does not own. Destroy it before the descriptor is closed: libuv finds watches by
-/// number, and a number is given out again at once.
-class LoopPoll {
- public:
-  using Callback = void (*)(void* owner);
-
-  LoopPoll(uv_loop_t* loop, const HandleCount& count, int fd, void* owner, Callback callback)
-      : box_(new Box{{}, owner, callback, count}), fd_(fd) {
-    if (uv_poll_init(loop, &box_->handle, fd) != 0) {
-      delete box_;
-      box_ = nullptr;
-      return;
-    }
-    box_->handle.data = box_;
-    ++*count;
-  }
-  ~LoopPoll() {
-    if (box_ == nullptr) return;
-    uv_close(reinterpret_cast<uv_handle_t*>(&box_->handle), [](uv_handle_t* handle) {
-      const std::unique_ptr<Box> box(static_cast<Box*>(handle->data));
-      --*box->count;
-    });
-  }
-  LoopPoll(const LoopPoll&) = delete;
-  LoopPoll& operator=(const LoopPoll&) = delete;
-
-  /// False when libuv would not take the descriptor: then nothing else may be called.
-  bool ok() const { return box_ != nullptr; }
-  int fd() const { return fd_; }
-  /// The callback is told nothing about what happened: errors (libuv reports EPOLLERR as UV_EBADF) are found by whoever
-  /// reads the socket.
-  bool start(int events) {
-    return uv_poll_start(&box_->handle, events, [](uv_poll_t* handle, int, int) {
-             const auto* box = static_cast<Box*>(handle->data);
-             box->callback(box->owner);
-           }) == 0;
-  }
-  void stop() { uv_poll_stop(&box_->handle); }
-
- private:
-  struct Box {
-    uv_poll_t handle;
-    void* owner;
-    Callback callback;
-    HandleCount count;
-  };
-  Box* box_;  // frees itself when closed
-  int fd_;
 };
 
 }  // namespace pointsman::proxy

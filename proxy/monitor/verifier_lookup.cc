@@ -34,9 +34,9 @@ int rank(const routing::BranchView& view, std::size_t member) {
 
 /// The statement or the login is wrong, and it is so on every member.
 bool is_operators_fault(const PgFailure& failure) {
-  return failure.kind == PgFailure::Kind::kTls || failure.in_class("28") || failure.in_class("42") ||
-         failure.in_class("22") || failure.in_class("0A") || failure.in_class("25") || failure.sqlstate == "3F000" ||
-         failure.sqlstate == "3D000";
+  return failure.kind == PgFailure::Kind::kTls || failure.kind == PgFailure::Kind::kCredentials ||
+         failure.in_class("28") || failure.in_class("42") || failure.in_class("22") || failure.in_class("0A") ||
+         failure.in_class("25") || failure.sqlstate == "3F000" || failure.sqlstate == "3D000";
 }
 
 VerifierAnswer answer_of(VerifierAnswer::Kind kind, std::string why) {
@@ -48,13 +48,13 @@ VerifierAnswer answer_of(VerifierAnswer::Kind kind, std::string why) {
 
 }  // namespace
 
-VerifierLookup::VerifierLookup(uv_loop_t* loop, const HandleCount& count, MonitorAccess& monitor, Owner& owner,
+VerifierLookup::VerifierLookup(SqlContext& sql, const HandleCount& count, MonitorAccess& monitor, Owner& owner,
                                std::string branch)
     : monitor_(monitor),
       owner_(owner),
       branch_(std::move(branch)),
-      connection_(loop, count, *this),
-      timer_(loop, count, this, [](void* self) { static_cast<VerifierLookup*>(self)->on_timer(); }) {}
+      connection_(sql, count, *this),
+      timer_(sql.loop, count, this, [](void* self) { static_cast<VerifierLookup*>(self)->on_timer(); }) {}
 
 void VerifierLookup::ask(std::string role) {
   const auto now = loop_clock();

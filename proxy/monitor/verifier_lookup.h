@@ -4,8 +4,6 @@
 //
 //   waiting for an address  →  connecting  →  (a superuser: is the function safe?)  →  ready  ⇄  asking
 
-#include <uv.h>
-
 #include <deque>
 #include <memory>
 #include <optional>
@@ -34,7 +32,7 @@ class VerifierLookup final : private PgConnection::Owner {
     virtual void on_lookup_idle(const std::string& branch) = 0;
   };
 
-  VerifierLookup(uv_loop_t* loop, const HandleCount& count, MonitorAccess& monitor, Owner& owner, std::string branch);
+  VerifierLookup(SqlContext& sql, const HandleCount& count, MonitorAccess& monitor, Owner& owner, std::string branch);
 
   /// Ends in on_lookup_answer, perhaps before this returns. Requires: the role is not being asked for already.
   void ask(std::string role);

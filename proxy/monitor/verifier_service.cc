@@ -28,8 +28,8 @@ VerifierAnswer unavailable(std::string why) {
 }  // namespace
 
 struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
-  Impl(uv_loop_t* control_loop, MonitorAccess& access, VerifierSink& answers)
-      : loop(control_loop), monitor(access), sink(answers), handles(make_handle_count()) {
+  Impl(SqlContext& shared, MonitorAccess& access, VerifierSink& answers)
+      : sql(shared), monitor(access), sink(answers), handles(make_handle_count()) {
     monitor.set_listener(this);
   }
 
@@ -62,7 +62,7 @@ struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
     auto& lookup = lookups[query.branch];
     if (lookup == nullptr) {
       VerifierLookup::Owner& owner = *this;
-      lookup = std::make_unique<VerifierLookup>(loop, handles, monitor, owner, query.branch);
+      lookup = std::make_unique<VerifierLookup>(sql, handles, monitor, owner, query.branch);
     }
     lookup->ask(std::move(query.role));
   }
@@ -132,7 +132,7 @@ struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
     lookups.clear();
   }
 
-  uv_loop_t* loop;
+  SqlContext& sql;
   MonitorAccess& monitor;
   VerifierSink& sink;
   HandleCount handles;
@@ -144,8 +144,8 @@ struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
   bool stopped = false;
 };
 
-VerifierService::VerifierService(uv_loop_t* loop, MonitorAccess& monitor, VerifierSink& sink)
-    : impl_(std::make_unique<Impl>(loop, monitor, sink)) {}
+VerifierService::VerifierService(SqlContext& sql, MonitorAccess& monitor, VerifierSink& sink)
+    : impl_(std::make_unique<Impl>(sql, monitor, sink)) {}
 
 VerifierService::~VerifierService() {
   impl_->shut_down();

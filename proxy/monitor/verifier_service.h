@@ -3,8 +3,6 @@
 // role), negative answers cached, rate-capped per branch and per source, so that invented roles and cold branches
 // cannot be used to load a cluster. When no member answers, the last known verifier serves.
 
-#include <uv.h>
-
 #include <cstdint>
 #include <memory>
 
@@ -26,12 +24,13 @@ struct VerifierStats {
 };
 
 class MonitorAccess;
+struct SqlContext;
 
 class VerifierService {
  public:
-  /// `loop` is the control loop; `monitor` lends the branch's configuration and its members' addresses, and must
-  /// outlive this (this is its listener).
-  VerifierService(uv_loop_t* loop, MonitorAccess& monitor, VerifierSink& sink);
+  /// `sql` is the control loop's, and outlives this; `monitor` lends the branch's configuration and its members'
+  /// addresses, and must outlive this (this is its listener).
+  VerifierService(SqlContext& sql, MonitorAccess& monitor, VerifierSink& sink);
   ~VerifierService();
   VerifierService(const VerifierService&) = delete;
   VerifierService& operator=(const VerifierService&) = delete;

@@ -292,6 +292,30 @@ TEST_CASE("keys of another password do not log in") {
   CHECK(run(server, client).server == Server::kWrongPassword);
 }
 
+TEST_CASE("keys may be given after the server has named salt and iterations") {
+  auto server = rfc_server(false, true);
+  ScramClient client("abc", true, false, kEndpointHash);
+  REQUIRE(server.on_initial(client.mechanism(), client.first_message()) == Server::kContinue);
+  REQUIRE(client.on_continue(server.message()) == Client::kNeedsKeys);
+  CHECK(client.message().empty());
+  CHECK(client.salt() == rfc_role().verifier.salt);
+  CHECK(client.iterations() == rfc_role().verifier.iterations);
+  REQUIRE(client.on_keys(rfc_login_keys()) == Client::kContinue);
+  REQUIRE(server.on_final(client.message()) == Server::kSuccess);
+  CHECK(client.on_final(server.message()) == Client::kDone);
+
+  // The same messages as from who has the keys at once.
+  auto early_server = rfc_server(false, true);
+  ScramClient early(rfc_login_keys(), "abc", true, false, kEndpointHash);
+  REQUIRE(early_server.on_initial(early.mechanism(), early.first_message()) == Server::kContinue);
+  REQUIRE(early.on_continue(early_server.message()) == Client::kContinue);
+  CHECK(early.message() == client.message());
+
+  ScramClient other("abc", false, false, "");
+  (void)other.first_message();
+  CHECK(other.on_continue("r=abcT,s=AA==,i=1000001") == Client::kMalformed);
+}
+
 // ---- hostile backends --------------------------------------------------------------------------------------------
 
 Client continue_outcome(std::string_view server_first) {

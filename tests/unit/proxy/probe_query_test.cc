@@ -2,8 +2,6 @@
 
 #include <doctest/doctest.h>
 
-#include "proxy/monitor/pg_connection.h"
-
 namespace pointsman::proxy {
 namespace {
 
@@ -91,6 +89,9 @@ TEST_CASE("failures are told apart by their SQLSTATE") {
   CHECK(classify_probe_failure({PgFailure::Kind::kTimeout, "", ""}, false) == ProbeFailure::kUnreachable);
   CHECK(classify_probe_failure({PgFailure::Kind::kNetwork, "", ""}, true) == ProbeFailure::kUnreachable);
   CHECK(classify_probe_failure({PgFailure::Kind::kTls, "", ""}, false) == ProbeFailure::kCredentials);
+  CHECK(classify_probe_failure({PgFailure::Kind::kCredentials, "", ""}, false) == ProbeFailure::kCredentials);
+  CHECK(classify_probe_failure(server(""), false) == ProbeFailure::kUnreachable);
+  CHECK(classify_probe_failure(server(""), true) == ProbeFailure::kQuery);
   CHECK(classify_probe_failure(server("57P03"), false) == ProbeFailure::kNotReady);
   CHECK(classify_probe_failure(server("57P01"), true) == ProbeFailure::kNotReady);
   CHECK(classify_probe_failure(server("53300"), false) == ProbeFailure::kBusy);
@@ -103,56 +104,11 @@ TEST_CASE("failures are told apart by their SQLSTATE") {
   CHECK(classify_probe_failure(server("08P01"), false) == ProbeFailure::kUnreachable);
 }
 
-TEST_CASE("the SQLSTATE of a refused connection is read from libpq's verbose message") {
-  CHECK(sqlstate_in("connection to server at \"127.0.0.1\", port 60297 failed: FATAL:  28P01: password authentication "
-                    "failed for user \"x\"\n"
-                    "LOCATION:  auth_failed, auth.c:334\n") == "28P01");
-  CHECK(sqlstate_in("failed: FATALE:  57P03: il sistema di database si sta avviando\n") == "57P03");
-  CHECK(sqlstate_in("FATAL:  sorry, too many clients already\n").empty());
-  CHECK(sqlstate_in("FATAL:  28p01: lower\n").empty());
-  CHECK(sqlstate_in("FATAL:  28P01:").empty());
-  CHECK(sqlstate_in("Connection refused\n\tIs the server running?").empty());
-  CHECK(sqlstate_in("").empty());
-}
-
-TEST_CASE("libpq is given every setting that the environment could slip in") {
-  PgTarget target;
-  target.host = "db.example";
-  target.address = routing::SocketAddress::from_numeric("10.0.0.1", 5433);
-  target.user = "pointsman";
-  target.password = base::SecretString("pw");
-  target.database = "postgres";
-  target.options = safe_session_options(std::chrono::milliseconds(1'500));
-  const auto value_of = [&](std::string_view name) -> std::string {
-    for (const auto& [word, value] : connection_keywords(target)) {
-      if (word == name) return value;
-    }
-    return "(missing)";
-  };
-  CHECK(value_of("host") == "db.example");
-  CHECK(value_of("hostaddr") == "10.0.0.1");
-  CHECK(value_of("port") == "5433");
-  CHECK(value_of("sslmode") == "verify-full");
-  CHECK(value_of("passfile") == "/dev/null");
-  CHECK(value_of("gssencmode") == "disable");
-  CHECK(value_of("options").find("-c search_path= ") != std::string::npos);
-  CHECK(value_of("options").find("-c default_transaction_read_only=on") != std::string::npos);
-  CHECK(value_of("options").find("-c statement_timeout=1500") != std::string::npos);
-  target.tls.server_name = "pg-rw";
-  target.tls.ca = "/etc/ca.crt";
-  CHECK(value_of("host") == "pg-rw");
-  CHECK(value_of("sslrootcert") == "/etc/ca.crt");
-  CHECK(value_of("sslcert") == "/dev/null/none");
-  target.tls.mode = routing::TlsMode::kRequire;
-  CHECK(value_of("sslmode") == "require");
-  CHECK(value_of("sslrootcert") == "/dev/null/none");  // with a CA, libpq would verify
-  target.address = routing::SocketAddress::from_numeric("::1", 5432);
-  CHECK(value_of("hostaddr") == "::1");
-  for (const auto& [word, value] : connection_keywords(target)) {
-    CAPTURE(word);
-    if (std::string_view(word) != "application_name")
-      CHECK_FALSE(value.empty());  // libpq takes an empty value for none
-  }
+TEST_CASE("the settings of every connection of ours") {
+  const auto options = safe_session_options(std::chrono::milliseconds(1'500));
+  CHECK(options.find("-c search_path= ") != std::string::npos);
+  CHECK(options.find("-c default_transaction_read_only=on") != std::string::npos);
+  CHECK(options.find("-c statement_timeout=1500") != std::string::npos);
 }
 
 }  // namespace pointsman::proxy
