@@ -70,6 +70,12 @@ std::string_view to_word(Reason reason) {
       return "timeout";
     case Reason::kDraining:
       return "draining";
+    case Reason::kDemoted:
+      return "demoted";
+    case Reason::kPromoted:
+      return "promoted";
+    case Reason::kRemoved:
+      return "removed";
   }
   POINTSMAN_CHECK(false);
   return {};

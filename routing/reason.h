@@ -43,8 +43,12 @@ enum class Reason : std::uint8_t {
   kProtocolViolation,
   kTimeout,
   kDraining,
+  // why a session that was under way ended (57P01)
+  kDemoted,
+  kPromoted,
+  kRemoved,
 };
-inline constexpr std::size_t kReasonCount = static_cast<std::size_t>(Reason::kDraining) + 1;
+inline constexpr std::size_t kReasonCount = static_cast<std::size_t>(Reason::kRemoved) + 1;
 inline constexpr std::size_t kFirstRefusal = static_cast<std::size_t>(Reason::kBadUser);
 
 std::string_view to_word(Reason reason);

@@ -39,15 +39,42 @@ std::uint32_t count_at(std::span<const std::uint32_t> counts, std::size_t index)
   return index < counts.size() ? counts[index] : 0;
 }
 
-/// Those of the router's own zone when there are any: no member states a capacity yet, so an eligible one is what
-/// "room" means.
+base::Instant instant_at(std::span<const base::Instant> instants, std::size_t index) {
+  return index < instants.size() ? instants[index] : base::Instant{};
+}
+
+/// Those that are not doubted, when there are any.
+template <typename Doubted>
+std::vector<int> trusted_first(const std::vector<int>& candidates, Doubted doubted) {
+  std::vector<int> trusted;
+  std::copy_if(candidates.begin(), candidates.end(), std::back_inserter(trusted),
+               [&](int index) { return !doubted(static_cast<std::size_t>(index)); });
+  return trusted.empty() ? candidates : trusted;
+}
+
+/// Those of the router's own zone as long as they have room: the least loaded of them holds at most twice the sessions
+/// of the least loaded one elsewhere, and a few. Otherwise all.
 template <typename ZoneOf>
-std::vector<int> own_zone_first(const std::vector<int>& candidates, std::string_view zone, ZoneOf zone_of) {
+std::vector<int> own_zone_first(const std::vector<int>& candidates, std::span<const std::uint32_t> sessions,
+                                std::string_view zone, ZoneOf zone_of) {
   if (zone.empty()) return candidates;
+  constexpr std::uint64_t kFew = 10;
   std::vector<int> own;
-  std::copy_if(candidates.begin(), candidates.end(), std::back_inserter(own),
-               [&](int index) { return zone_of(static_cast<std::size_t>(index)) == zone; });
-  return own.empty() ? candidates : own;
+  std::uint64_t least_own = UINT64_MAX;
+  std::uint64_t least_elsewhere = UINT64_MAX;
+  for (const int candidate : candidates) {
+    const auto index = static_cast<std::size_t>(candidate);
+    const std::uint64_t count = count_at(sessions, index);
+    if (zone_of(index) == zone) {
+      own.push_back(candidate);
+      least_own = std::min(least_own, count);
+    } else {
+      least_elsewhere = std::min(least_elsewhere, count);
+    }
+  }
+  if (own.empty()) return candidates;
+  const bool room = least_elsewhere == UINT64_MAX || least_own <= 2 * least_elsewhere + kFew;
+  return room ? own : candidates;
 }
 
 enum class Verdict : std::uint8_t {
@@ -109,11 +136,21 @@ class Chooser {
   Verdict judge(std::size_t index) const;
   std::optional<int> least_lagged(const std::vector<Verdict>& verdicts) const;
   RouteResult nobody(const std::vector<Verdict>& verdicts);
+  bool stale_positions(const std::vector<Verdict>& verdicts) const;
   Refusal all_lagging(const std::vector<Verdict>& verdicts) const;
   Refusal min_lsn_not_reached(const std::vector<Verdict>& verdicts) const;
   RouteResult no_primary(std::string detail) const;
+  RouteResult held() const;
   std::optional<RouteResult> unsettled(std::string_view what) const;
   int pick_member(const std::vector<int>& candidates) const;
+  bool doubted(std::size_t member) const {
+    const base::Instant failed_at = instant_at(request_.member_failed_at, member);
+    return failed_at != base::Instant{} && failed_at > branch_.members[member].probed_at;
+  }
+  bool endpoint_doubted(std::size_t endpoint) const {
+    const base::Instant failed_at = instant_at(request_.endpoint_failed_at, endpoint);
+    return failed_at != base::Instant{} && request_.now - failed_at < kEndpointDoubt;
+  }
   void explain_members(const std::vector<Verdict>& verdicts, int chosen) const;
   void say(std::string line) const {
     if (explain_ != nullptr) explain_->push_back(std::move(line));
@@ -158,8 +195,16 @@ RouteResult Chooser::no_primary(std::string detail) const {
                 std::nullopt};
 }
 
+RouteResult Chooser::held() const {
+  say("the branch is on hold: a planned switch is under way");
+  return NotNow{temporary(Reason::kNoPrimary, "branch " + branch_name() + " is on hold for a planned switch",
+                          "New connections to the primary wait until it is released."),
+                std::nullopt};
+}
+
 RouteResult Chooser::primary() {
   if (auto wait = unsettled("primary")) return *std::move(wait);
+  if (branch_.on_hold) return held();
   if (branch_.primary < 0) {
     for (const MemberView& member : branch_.members) {
       say(member.name + ": " + std::string(to_text(member.role)) + ", " + std::string(to_text(member.state)) +
@@ -210,7 +255,8 @@ Verdict Chooser::judge(std::size_t index) const {
 }
 
 int Chooser::pick_member(const std::vector<int>& candidates) const {
-  const auto near = own_zone_first(candidates, request_.zone,
+  const auto trusted = trusted_first(candidates, [&](std::size_t i) { return doubted(i); });
+  const auto near = own_zone_first(trusted, request_.member_sessions, request_.zone,
                                    [&](std::size_t i) { return std::string_view(branch_.members[i].zone); });
   return two_choices(near, request_.member_sessions, request_.random);
 }
@@ -255,6 +301,15 @@ std::optional<int> Chooser::least_lagged(const std::vector<Verdict>& verdicts) c
   return best;
 }
 
+/// A replica that is behind min_lsn has not answered since the session asked for it.
+bool Chooser::stale_positions(const std::vector<Verdict>& verdicts) const {
+  for (std::size_t i = 0; i < verdicts.size(); ++i) {
+    if (verdicts[i] != Verdict::kBehindMinLsn) continue;
+    if (request_.asked_at == base::Instant{} || branch_.members[i].probed_at < request_.asked_at) return true;
+  }
+  return false;
+}
+
 RouteResult Chooser::nobody(const std::vector<Verdict>& verdicts) {
   const SessionOptions& options = request_.options;
   const Fallback fallback = options.fallback                     ? *options.fallback
@@ -279,8 +334,11 @@ RouteResult Chooser::nobody(const std::vector<Verdict>& verdicts) {
   const bool behind = has(Verdict::kLagging) || has(Verdict::kAboveSessionLimit) || has(Verdict::kUnknown);
   if (behind || has(Verdict::kBehindMinLsn)) {
     Refusal refusal = behind ? all_lagging(verdicts) : min_lsn_not_reached(verdicts);
-    if (options.wait.value_or(base::Duration::zero()) <= base::Duration::zero()) return refusal;
-    return NotNow{std::move(refusal), options.wait};
+    const auto wait = options.wait.value_or(base::Duration::zero());
+    if (wait > base::Duration::zero()) return NotNow{std::move(refusal), wait, true};
+    // What the last probe saw is up to an interval old: a session that will not wait has them asked once more.
+    if (options.min_lsn && stale_positions(verdicts)) return NotNow{std::move(refusal), config_.probe.timeout, true};
+    return refusal;
   }
   if (has(Verdict::kTried)) {
     return NotNow{
@@ -331,7 +389,10 @@ void Chooser::explain_members(const std::vector<Verdict>& verdicts, int chosen) 
     }
     if (!member.zone.empty()) line += ", zone " + member.zone;
     line += ", sessions " + std::to_string(count_at(request_.member_sessions, i)) + ": ";
-    line += static_cast<int>(i) == chosen ? std::string_view("chosen") : to_words(verdicts[i]);
+    const bool passed_over = verdicts[i] == Verdict::kEligible && doubted(i);
+    line += static_cast<int>(i) == chosen ? std::string_view("chosen")
+            : passed_over                 ? std::string_view("could not be reached lately")
+                                          : to_words(verdicts[i]);
     say(std::move(line));
   }
 }
@@ -363,23 +424,30 @@ RouteResult Chooser::local_pool() {
 
 RouteResult Chooser::pool(std::size_t index, Reason reason) {
   const PoolView& pool = branch_.pools[index];
+  if (branch_.on_hold && pool.to_primary) return held();
   std::vector<int> candidates;
   bool any_tried = false;
+  std::size_t draining = 0;
   for (std::size_t i = 0; i < pool.endpoints.size(); ++i) {
-    if (tried(i)) {
+    if (config_.pools[index].endpoints[i].draining) {
+      ++draining;
+    } else if (tried(i)) {
       any_tried = true;
     } else if (pool.endpoints[i].address.known()) {
       candidates.push_back(static_cast<int>(i));
     }
   }
-  const auto near = own_zone_first(candidates, request_.zone,
+  const auto trusted = trusted_first(candidates, [&](std::size_t i) { return endpoint_doubted(i); });
+  const auto near = own_zone_first(trusted, request_.endpoint_sessions, request_.zone,
                                    [&](std::size_t i) { return std::string_view(pool.endpoints[i].zone); });
   const int chosen = near.empty() ? -1 : two_choices(near, request_.endpoint_sessions, request_.random);
   for (std::size_t i = 0; explain_ != nullptr && i < pool.endpoints.size(); ++i) {
-    const std::string_view words = static_cast<int>(i) == chosen        ? "chosen"
-                                   : tried(i)                           ? "tried in vain"
-                                   : !pool.endpoints[i].address.known() ? "address not resolved"
-                                                                        : "eligible";
+    const std::string_view words = static_cast<int>(i) == chosen                ? "chosen"
+                                   : config_.pools[index].endpoints[i].draining ? "draining"
+                                   : tried(i)                                   ? "tried in vain"
+                                   : !pool.endpoints[i].address.known()         ? "address not resolved"
+                                   : endpoint_doubted(i)                        ? "could not be reached lately"
+                                                                                : "eligible";
     say(pool.name + "/" + pool.endpoints[i].host + ":" + std::to_string(config_.pools[index].endpoints[i].port) +
         ", sessions " + std::to_string(count_at(request_.endpoint_sessions, i)) + ": " + std::string(words));
   }
@@ -387,7 +455,9 @@ RouteResult Chooser::pool(std::size_t index, Reason reason) {
     return NotNow{
         temporary(Reason::kBackendUnreachable,
                   "no PgBouncer of pool " + quoted(pool.name) + " of branch " + branch_name() + " could be reached",
-                  any_tried ? "" : "Addresses are not resolved."),
+                  draining == pool.endpoints.size() ? "All its endpoints are draining."
+                  : any_tried                       ? ""
+                                                    : "Addresses are not resolved."),
         std::nullopt};
   }
   return Decision{.reason = reason,

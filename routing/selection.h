@@ -27,13 +27,21 @@ struct RouteRequest {
   std::string_view zone;     ///< where this router stands
   std::uint64_t random = 0;
   base::Instant now{};
+  /// When the session first asked for members to be probed afresh (NotNow::ask_afresh); epoch: it has not.
+  base::Instant asked_at{};
   /// Sessions in flight of this worker per member (index as in BranchView::members) and per endpoint of the pool in
   /// question. Missing entries count 0.
   std::span<const std::uint32_t> member_sessions;
   std::span<const std::uint32_t> endpoint_sessions;
+  /// When this worker last failed to reach them; epoch, or a missing entry: not lately. A member is doubted until a probe
+  /// has answered since, an endpoint for kEndpointDoubt: others are preferred meanwhile.
+  std::span<const base::Instant> member_failed_at;
+  std::span<const base::Instant> endpoint_failed_at;
   /// Candidates that this session has tried in vain, by index in members (or in the pool's endpoints): passed over.
   std::span<const int> excluded;
 };
+
+inline constexpr base::Duration kEndpointDoubt = std::chrono::seconds(5);
 
 struct Decision {
   Reason reason = Reason::kPrimary;
@@ -50,6 +58,8 @@ struct NotNow {
   /// How long the session itself allows (`pointsman.wait`, for a replica that catches up). Absent:
   /// `failover.hold_timeout`.
   std::optional<base::Duration> wait;
+  /// A replica's position decides: have the branch probed at once, and often while the session waits.
+  bool ask_afresh = false;
 };
 
 using RouteResult = std::variant<Decision, NotNow, Refusal>;

@@ -31,7 +31,7 @@ std::optional<Refusal> check_direct(const BranchConfig& branch, const Target& ta
     case TargetKind::kPrimary:
       return std::nullopt;
     case TargetKind::kReplica:
-      if (branch.members.size() > 1) return std::nullopt;
+      if (branch.members.size() > 1 || branch.discover) return std::nullopt;  // a discovered one may yet come
       return Refusal{.reason = Reason::kNoReplica,
                      .sqlstate = "0A000",
                      .message = "branch " + quoted(branch.name) + " has no replica",
@@ -61,7 +61,9 @@ std::optional<Refusal> check_pooled_target(const BranchConfig& branch, const Tar
   }
   const bool beside_a_member = std::any_of(branch.members.begin(), branch.members.end(),
                                            [](const MemberConfig& member) { return member.pgbouncer_port != 0; });
-  if (!branch.default_pool.empty() || beside_a_member) return std::nullopt;
+  // Of a branch whose members are not known yet the discover block says whether they will have one.
+  const bool may_come = branch.discover && (branch.members.empty() || branch.discover->pgbouncer_port != 0);
+  if (!branch.default_pool.empty() || beside_a_member || may_come) return std::nullopt;
   return Refusal{.reason = Reason::kNoLocalPool,
                  .sqlstate = "0A000",
                  .message = "branch " + quoted(branch.name) + " has no PgBouncer for its primary",

@@ -63,6 +63,7 @@ struct MemberView {
   /// Primary: of the last good probe. Replica: what its lag is as of, so not later than the primary's last sample
   /// (primary lost: the lag is frozen and this stays behind). Epoch: never.
   base::Instant sampled_at{};
+  base::Instant probed_at{};   ///< of the last good probe, whatever the role; epoch: never
   bool probe_refused = false;  ///< the last probe failed by our own credentials: the operator's fault
 };
 
@@ -89,6 +90,8 @@ struct BranchView {
       -1;  ///< index of the verified primary that takes logins, -1: none (its member may keep the role while down)
   std::uint32_t timeline = 0;  ///< highest seen, 0: unknown
   std::string system_identifier;
+  bool on_hold = false;         ///< a planned switch is under way: new sessions to the primary wait
+  std::uint64_t failovers = 0;  ///< how often another member became the primary
   /// Counters of this branch, one slot per worker; null while inactive. Lives on while a session holds it.
   std::shared_ptr<metrics::BranchBlock> block;
 

@@ -134,6 +134,7 @@ void BranchTopology::note_timelines() {
   for (const Member& member : members_) {
     if (!member.sample || is_foreign(member)) continue;
     if (member.sample->in_recovery && !member.sample->receiver_streaming) continue;
+    if (!member.sample->in_recovery && !may_lead(static_cast<std::size_t>(&member - members_.data()))) continue;
     highest_timeline_ = std::max(highest_timeline_, member.sample->timeline);
   }
 }
@@ -145,11 +146,21 @@ bool BranchTopology::is_writer(std::size_t index) const {
   return static_cast<int>(index) == primary_ || !member.last_failure;
 }
 
+/// Not vetoed: a clone restored on a reused address has the identifier and even a higher timeline, but nobody names it.
+bool BranchTopology::may_lead(std::size_t index) const {
+  return !named_leader_ || static_cast<int>(index) == primary_ || name(index) == *named_leader_;
+}
+
+bool BranchTopology::leader_in_question() const {
+  return std::any_of(members_.begin(), members_.end(),
+                     [](const Member& member) { return member.objection == Objection::kNotNamed; });
+}
+
 void BranchTopology::decide_primary() {
   if (!settled()) return;
   std::vector<std::size_t> contenders;
   for (std::size_t i = 0; i < members_.size(); ++i) {
-    if (is_writer(i) && members_[i].sample->timeline == highest_timeline_) contenders.push_back(i);
+    if (is_writer(i) && may_lead(i) && members_[i].sample->timeline == highest_timeline_) contenders.push_back(i);
   }
   set_primary(choose_primary(contenders));
   for (std::size_t i = 0; i < members_.size(); ++i) {
@@ -157,7 +168,9 @@ void BranchTopology::decide_primary() {
     if (is_foreign(members_[i])) {
       objection = Objection::kForeign;
     } else if (is_writer(i) && static_cast<int>(i) != primary_) {
-      objection = members_[i].sample->timeline < highest_timeline_ ? Objection::kOldTimeline : Objection::kSecondWriter;
+      objection = members_[i].sample->timeline < highest_timeline_ ? Objection::kOldTimeline
+                  : !may_lead(i)                                   ? Objection::kNotNamed
+                                                                   : Objection::kSecondWriter;
     }
     members_[i].objection = objection;
   }
@@ -181,6 +194,9 @@ void BranchTopology::set_primary(int index) {
   if (index == primary_ && timeline == primary_timeline_) return;
   primary_ = index;
   if (index < 0) return;
+  const std::string& now_primary = name(static_cast<std::size_t>(index));
+  if (!last_primary_.empty() && last_primary_ != now_primary) ++failovers_;
+  last_primary_ = now_primary;
   primary_timeline_ = timeline;
   const Member& member = members_[static_cast<std::size_t>(index)];
   ring_.clear();

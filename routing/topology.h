@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -91,6 +92,21 @@ class BranchTopology {
   bool set_address(std::size_t member, const SocketAddress& address);
   bool set_endpoint_address(std::size_t pool, std::size_t endpoint, const SocketAddress& address);
 
+  /// Whom Patroni or CloudNativePG names as the leader; nullopt: nobody says, or what was said is out of date. A veto:
+  /// a member other than the present primary becomes the primary only if it is the one named. Counts from the next
+  /// outcome of a probe on.
+  void set_named_leader(std::optional<std::string> name) { named_leader_ = std::move(name); }
+  /// What was known of the cluster before this process began. Requires: nothing is known yet.
+  void restore(const std::string& system_identifier, std::uint32_t timeline);
+  /// A planned switch is under way (`pointsman hold`): new sessions to the primary, to the PgBouncer beside it and to
+  /// pools that stand on it are held. True when it changed.
+  bool set_on_hold(bool on_hold) { return std::exchange(on_hold_, on_hold) != on_hold; }
+  /// A member would be the primary if it were named: worth asking again who is.
+  bool leader_in_question() const;
+  /// The cluster's identity is, from now on, the one that most members with another one have (pg_upgrade changes it).
+  /// nullopt: no member has another one, nothing happens. Otherwise the new identifier. Requires: active.
+  std::optional<std::string> adopt(base::Instant now);
+
   /// Outcomes of probes. Return true when something that decisions depend on changed (a view must be published at once;
   /// lag figures alone are published with the probe's rhythm). Requires: active; outcomes that arrive after
   /// set_active(false) must be dropped by the caller.
@@ -107,7 +123,7 @@ class BranchTopology {
 
  private:
   /// Why a member that answers is not used.
-  enum class Objection : std::uint8_t { kNone, kForeign, kOldTimeline, kSecondWriter };
+  enum class Objection : std::uint8_t { kNone, kForeign, kOldTimeline, kSecondWriter, kNotNamed };
   struct Member {
     SocketAddress address;
     MemberRole role = MemberRole::kUnknown;
@@ -149,6 +165,7 @@ class BranchTopology {
   void learn_identity();
   bool is_foreign(const Member& member) const;
   bool is_writer(std::size_t index) const;
+  bool may_lead(std::size_t index) const;
   void note_timelines();
   void decide_primary();
   int choose_primary(const std::vector<std::size_t>& contenders) const;
@@ -178,6 +195,10 @@ class BranchTopology {
   std::uint32_t primary_timeline_ = 0;  // of the ring's entries
   std::uint32_t highest_timeline_ = 0;
   std::string system_identifier_;
+  std::optional<std::string> named_leader_;
+  bool on_hold_ = false;
+  std::string last_primary_;  // by name; kept while there is none
+  std::uint64_t failovers_ = 0;
   std::uint64_t version_ = 0;
   bool active_ = false;
   std::string last_event_;

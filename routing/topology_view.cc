@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <utility>
 
 #include "base/check.h"
@@ -53,11 +54,17 @@ void BranchTopology::reconfigure(std::shared_ptr<const BranchConfig> config) {
       }
     }
   }
-  if (any_stayed) return;
+  if (any_stayed || former_members.empty()) return;
   // Nothing of the former cluster is left: this is another one, with an identity and history of its own.
   system_identifier_.clear();
   highest_timeline_ = primary_timeline_ = 0;
   ring_.clear();
+}
+
+void BranchTopology::restore(const std::string& system_identifier, std::uint32_t timeline) {
+  POINTSMAN_CHECK(system_identifier_.empty() && highest_timeline_ == 0);
+  system_identifier_ = system_identifier;
+  highest_timeline_ = timeline;
 }
 
 void BranchTopology::set_active(bool active) {
@@ -71,6 +78,27 @@ void BranchTopology::set_active(bool active) {
   primary_ = -1;
   primary_timeline_ = 0;
   ring_.clear();
+}
+
+std::optional<std::string> BranchTopology::adopt(base::Instant now) {
+  POINTSMAN_CHECK(active_);
+  std::map<std::string, std::size_t> votes;
+  for (const Member& member : members_) {
+    if (is_foreign(member)) ++votes[member.sample->system_identifier];
+  }
+  if (votes.empty()) return std::nullopt;
+  const Standing before = standing();
+  const auto most =
+      std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  system_identifier_ = most->first;
+  highest_timeline_ = 0;  // another history
+  primary_ = -1;
+  ring_.clear();
+  note_timelines();
+  decide_primary();
+  assign_roles();
+  (void)conclude(before, now);
+  return system_identifier_;
 }
 
 bool BranchTopology::set_address(std::size_t member, const SocketAddress& address) {
@@ -96,6 +124,8 @@ std::shared_ptr<BranchView> BranchTopology::view(base::Instant) {
   view->settled = active_ && settled();
   view->timeline = highest_timeline_;
   view->system_identifier = system_identifier_;
+  view->failovers = failovers_;
+  view->on_hold = on_hold_;
   for (std::size_t i = 0; i < members_.size(); ++i) {
     const Member& member = members_[i];
     const MemberConfig& config = config_->members[i];
@@ -109,7 +139,7 @@ std::shared_ptr<BranchView> BranchTopology::view(base::Instant) {
     out.state = member.state;
     out.timeline = member.timeline;
     out.probe_refused = member.last_failure == ProbeFailure::kCredentials;
-    out.sampled_at = member.sampled_at;
+    out.sampled_at = out.probed_at = member.sampled_at;
     if (!member.sample) continue;
     out.position = member.sample->in_recovery ? member.sample->replay_lsn : member.sample->current_lsn;
     if (member.role != MemberRole::kReplica) continue;
@@ -173,6 +203,10 @@ void BranchTopology::object(std::size_t index, Objection objection) {
     case Objection::kOldTimeline:
       return tell(name(index) + " takes writes on timeline " + std::to_string(member.timeline) + " although timeline " +
                       std::to_string(highest_timeline_) + " exists; it is not used",
+                  true);
+    case Objection::kNotNamed:
+      return tell(name(index) + " takes writes on timeline " + std::to_string(member.timeline) + ", but " +
+                      escape_for_log(named_leader_.value_or(""), 64) + " is named as the leader; it is not used",
                   true);
     case Objection::kSecondWriter:
       return tell(primary_ >= 0 ? name(index) + " takes writes on timeline " + std::to_string(member.timeline) +

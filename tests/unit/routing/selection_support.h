@@ -36,7 +36,7 @@ struct Branch {
       member.pgbouncer_address = SocketAddress::from_numeric(host, 6432);
       member.role = i == 0 ? MemberRole::kPrimary : MemberRole::kReplica;
       member.state = MemberState::kOk;
-      member.sampled_at = kNow;
+      member.sampled_at = member.probed_at = kNow;
       member.position = 0x1000;
       if (i > 0) member.lag_seconds = 0.1;
       view.members.push_back(member);
@@ -71,7 +71,7 @@ inline RouteRequest request(ListenerMode mode, TargetKind kind, std::string pool
   RouteRequest made;
   made.mode = mode;
   made.target = {kind, std::move(pool)};
-  made.now = kNow;
+  made.now = made.asked_at = kNow;  // positions are fresh
   return made;
 }
 inline RouteRequest to_primary() {

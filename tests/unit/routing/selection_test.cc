@@ -136,7 +136,7 @@ TEST_CASE("all replicas tried in vain: not now") {
 TEST_CASE("the own zone comes first where it has an eligible replica") {
   Branch branch;
   branch.view.members[1].lag_seconds = 5;  // still ok
-  const std::uint32_t sessions[] = {0, 1000, 0};
+  const std::uint32_t sessions[] = {0, 10, 0};
   for (std::uint64_t random = 0; random < 50; ++random) {
     RouteRequest near = to_replica();
     near.random = random;
@@ -344,7 +344,7 @@ TEST_CASE("with a default pool a plain pooled login goes there, also without a p
 
 TEST_CASE("a named pool is reached at one of its endpoints") {
   const Branch branch;
-  const std::uint32_t sessions[] = {50, 2};
+  const std::uint32_t sessions[] = {12, 2};
   RouteRequest plain = to_pool("reads");
   plain.endpoint_sessions = sessions;
   const Decision decision = decided(branch, plain);
@@ -396,6 +396,145 @@ TEST_CASE("the same view, counts and random number give the same decision") {
     plain.random = random;
     CHECK(decided(branch, plain).member == decided(branch, plain).member);
   }
+}
+
+TEST_CASE("the own zone comes first while it has room") {
+  const Branch branch;
+  RouteRequest plain = to_replica();
+  plain.zone = "a";
+  std::uint32_t sessions[] = {0, 30, 10};
+  plain.member_sessions = sessions;
+  for (plain.random = 0; plain.random < 64; ++plain.random) CHECK(decided(branch, plain).member == 1);
+  sessions[1] = 31;  // more than twice the other's, and ten
+  for (plain.random = 0; plain.random < 64; ++plain.random) CHECK(decided(branch, plain).member == 2);
+}
+
+TEST_CASE("a failed dial is remembered until a probe has answered since: others are preferred") {
+  Branch branch;
+  RouteRequest plain = to_replica();
+  const base::Instant failed[] = {{}, kNow - std::chrono::seconds(1), {}};
+  plain.member_failed_at = failed;
+  branch.view.members[1].probed_at = kNow - std::chrono::seconds(2);
+  for (plain.random = 0; plain.random < 64; ++plain.random) CHECK(decided(branch, plain).member == 2);
+  SUBCASE("nobody else: it is tried all the same") {
+    branch.view.members[2].state = MemberState::kDown;
+    CHECK(decided(branch, plain).member == 1);
+  }
+  SUBCASE("a probe has answered since") {
+    branch.view.members[1].probed_at = kNow;
+    int first = 0;
+    for (plain.random = 0; plain.random < 64; ++plain.random) first += decided(branch, plain).member == 1 ? 1 : 0;
+    CHECK(first > 0);
+  }
+}
+
+TEST_CASE("an endpoint that could not be reached is passed over for a while") {
+  const Branch branch;
+  RouteRequest plain = to_pool("reads");
+  const base::Instant failed[] = {kNow - std::chrono::seconds(1), {}};
+  plain.endpoint_failed_at = failed;
+  for (plain.random = 0; plain.random < 64; ++plain.random) CHECK(decided(branch, plain).endpoint == 1);
+  plain.now = kNow + kEndpointDoubt;
+  int first = 0;
+  for (plain.random = 0; plain.random < 64; ++plain.random) first += decided(branch, plain).endpoint == 0 ? 1 : 0;
+  CHECK(first > 0);
+}
+
+TEST_CASE("a draining endpoint takes no new sessions") {
+  Branch branch;
+  branch.config->pools[1].endpoints[0].draining = true;
+  RouteRequest plain = to_pool("reads");
+  for (plain.random = 0; plain.random < 64; ++plain.random) CHECK(decided(branch, plain).endpoint == 1);
+  branch.config->pools[1].endpoints[1].draining = true;
+  CHECK(not_now(branch, plain, Reason::kBackendUnreachable).refusal.detail == "All its endpoints are draining.");
+}
+
+TEST_CASE("min_lsn without a wait: what a probe saw before the session asked does not decide") {
+  Branch branch;
+  RouteRequest plain = to_replica();
+  plain.options.min_lsn = 0x2000;
+  plain.asked_at = {};
+  branch.view.members[1].probed_at = branch.view.members[2].probed_at = kNow - std::chrono::milliseconds(900);
+  auto later = not_now(branch, plain, Reason::kMinLsnNotReached);
+  CHECK(later.ask_afresh);
+  CHECK(later.wait == branch.config->probe.timeout);
+  plain.asked_at = kNow - std::chrono::milliseconds(100);
+  branch.view.members[1].probed_at = kNow;
+  CHECK(not_now(branch, plain, Reason::kMinLsnNotReached).ask_afresh);  // the other one has not answered yet
+  branch.view.members[2].probed_at = kNow;
+  (void)refused(branch, plain, Reason::kMinLsnNotReached, "57P03");
+  branch.view.members[2].position = 0x2000;
+  CHECK(decided(branch, plain).member == 2);
+}
+
+TEST_CASE("a branch on hold keeps new sessions from the primary, its PgBouncer and its pools, not from replicas") {
+  Branch branch;
+  branch.view.on_hold = true;
+  (void)not_now(branch, to_primary(), Reason::kNoPrimary);
+  (void)not_now(branch, pooled(), Reason::kNoPrimary);
+  (void)not_now(branch, to_pool("app"), Reason::kNoPrimary);
+  (void)decided(branch, to_replica());
+  (void)decided(branch, to_pool("reads"));
+}
+
+// ---- simulations ----------------------------------------------------------------------------------------------------
+
+/// Routers that each know only their own sessions, as workers do.
+struct Fleet {
+  Branch branch;
+  std::vector<std::vector<std::uint32_t>> known;  // per router and member
+  std::mt19937_64 random{7};
+
+  Fleet(std::size_t members, std::size_t routers)
+      : branch(members), known(routers, std::vector<std::uint32_t>(members)) {}
+  int arrive(std::size_t router) {
+    RouteRequest plain = to_replica();
+    plain.random = random();
+    plain.member_sessions = known[router];
+    const int member = decided(branch, plain).member;
+    ++known[router][static_cast<std::size_t>(member)];
+    return member;
+  }
+  std::vector<std::uint32_t> totals() const {
+    std::vector<std::uint32_t> sum(known.front().size());
+    for (const auto& router : known) {
+      for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += router[i];
+    }
+    return sum;
+  }
+};
+
+TEST_CASE(
+    "30,000 sessions over six replicas, in eight routers that know only their own: each replica within 5 percent") {
+  Fleet fleet(7, 8);
+  std::vector<std::pair<std::size_t, int>> open;
+  for (int i = 0; i < 30'000; ++i) {
+    const auto router = static_cast<std::size_t>(fleet.random() % 8);
+    open.emplace_back(router, fleet.arrive(router));
+    if (open.size() > 6'000) {  // somebody leaves
+      std::swap(open[fleet.random() % open.size()], open.back());
+      --fleet.known[open.back().first][static_cast<std::size_t>(open.back().second)];
+      open.pop_back();
+    }
+  }
+  const auto totals = fleet.totals();
+  CHECK(totals[0] == 0);
+  for (std::size_t i = 1; i < totals.size(); ++i) {
+    CHECK(totals[i] > 950);
+    CHECK(totals[i] < 1'050);
+  }
+}
+
+TEST_CASE("a fresh replica is filled, not stormed: of the next sessions it gets at most what two choices give") {
+  Fleet fleet(5, 8);
+  fleet.branch.view.members[4].state = MemberState::kDown;
+  for (int i = 0; i < 3'000; ++i) (void)fleet.arrive(fleet.random() % 8);
+  fleet.branch.view.members[4].state = MemberState::kOk;
+  int fresh = 0;
+  for (int i = 0; i < 400; ++i) fresh += fleet.arrive(fleet.random() % 8) == 4 ? 1 : 0;
+  // One of four is among two random ones in half of the cases, and wins each of them while it is the emptiest.
+  CHECK(fresh > 160);
+  CHECK(fresh < 240);
 }
 
 }  // namespace

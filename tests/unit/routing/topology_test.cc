@@ -356,5 +356,64 @@ TEST_CASE("a branch all of whose members were replaced may be another cluster") 
   CHECK(world.view()->primary == 0);
 }
 
+
+TEST_CASE("a named leader is a veto: a clone with a higher timeline on a reused address does not win") {
+  World world;
+  world.settle();
+  world.topology.set_named_leader("pg-0");
+  world.sample(2, world.primary(5000, 9));
+  CHECK(world.view()->primary == 0);
+  CHECK(world.view()->timeline == 1);
+  CHECK(world.topology.last_event_is_alarm());
+  CHECK(world.told("pg-0 is named as the leader"));
+  CHECK(world.topology.leader_in_question());
+  CHECK(world.view()->failovers == 0);
+
+  SUBCASE("it wins when it is named") {
+    world.topology.set_named_leader("pg-2");
+    world.sample(2, world.primary(5001, 9));
+    CHECK(world.view()->primary == 2);
+    CHECK(world.view()->failovers == 1);
+    CHECK_FALSE(world.topology.leader_in_question());
+  }
+  SUBCASE("or when nobody says any more") {
+    world.topology.set_named_leader(std::nullopt);
+    world.sample(2, world.primary(5001, 9));
+    CHECK(world.view()->primary == 2);
+  }
+  SUBCASE("naming another does not unseat a primary before the other is one") {
+    world.topology.set_named_leader("pg-1");
+    world.sample(0, world.primary(1001));
+    CHECK(world.view()->primary == 0);
+  }
+}
+
+TEST_CASE("another system identifier everywhere is nobody's primary until it is adopted") {
+  World world;
+  world.settle();
+  CHECK_FALSE(world.topology.adopt(world.now).has_value());
+  world.sample(0, world.primary(100, 1, "sys-2"));
+  world.sample(1, world.replica(100, 1, true, "sys-2"));
+  world.sample(2, world.replica(100, 1, true, "sys-2"));
+  CHECK(world.view()->primary == -1);
+  CHECK(world.topology.adopt(world.now) == "sys-2");
+  CHECK(world.view()->primary == 0);
+  CHECK(world.view()->timeline == 1);
+  CHECK(world.view()->system_identifier == "sys-2");
+  world.sample(1, world.replica(100, 1, true, "sys-2"));
+  CHECK(world.member(1).role == MemberRole::kReplica);
+}
+
+TEST_CASE("failovers are counted when another member becomes the primary, not when the same one comes back") {
+  World world;
+  world.settle();
+  world.fail(0, ProbeFailure::kUnreachable, 3);
+  world.sample(0, world.primary(1001));
+  CHECK(world.view()->failovers == 0);
+  world.sample(1, world.primary(1002, 2));
+  CHECK(world.view()->primary == 1);
+  CHECK(world.view()->failovers == 1);
+}
+
 }  // namespace
 }  // namespace pointsman::routing

@@ -328,6 +328,34 @@ TEST_CASE("without a primary the login is held, bounded, and goes on when one is
   }
 }
 
+TEST_CASE("min_lsn: the branch is probed afresh, once, and the session goes on when a replica has it") {
+  Drive drive;
+  auto behind = std::make_shared<routing::BranchView>(*drive.branch.view);
+  for (auto& member : behind->members) member.position = 0x1000;
+  drive.services.known = behind;
+  client_login(drive, role(), role(), "app.b1|replica", {{"options", "-c pointsman.min_lsn=0/2000"}});
+  CHECK(drive.core->phase_name() == "holding");
+  CHECK(drive.logged("probe_afresh b1"));
+  const auto probed = [&](routing::Lsn position) {
+    auto view = std::make_shared<routing::BranchView>(*behind);
+    for (auto& member : view->members) {
+      member.probed_at = drive.now;
+      member.position = position;
+    }
+    drive.services.known = view;
+    drive.event([&](proxy::SessionCore& core) { core.on_snapshot(drive.now); });
+  };
+  SUBCASE("there") {
+    probed(0x2000);
+    CHECK(drive.core->phase_name() == "connecting");
+    CHECK(drive.core->record().identity.decision->reason == routing::Reason::kReplicaMinLsn);
+  }
+  SUBCASE("still behind after a fresh look") {
+    probed(0x1fff);
+    CHECK(refusal_of(drive) == "min_lsn_not_reached 57P03");
+  }
+}
+
 TEST_CASE("57P03 of the server is retried while the hold lasts, then its own text is passed on") {
   Drive drive;
   client_login(drive, role(), role());

@@ -74,6 +74,7 @@ class FakeServices final : public proxy::CoreServices {
   routing::Config settings;
   std::shared_ptr<const routing::BranchView> known;
   bool is_draining = false;
+  proxy::LocalKnowledge knowledge;
   int held = 0;
   int admitted = 0;
   std::optional<routing::Refusal> admit_refusal;
@@ -96,8 +97,7 @@ class FakeServices final : public proxy::CoreServices {
     return std::nullopt;
   }
   void leave_hold() override { --held; }
-  void sessions_in_flight(const routing::BranchView&, int, std::vector<std::uint32_t>&,
-                          std::vector<std::uint32_t>&) override {}
+  proxy::LocalKnowledge local_knowledge(const routing::BranchView&, int) override { return knowledge; }
   std::string_view mock_secret() override { return "mock"; }
   bool draining() override { return is_draining; }
 
@@ -200,6 +200,7 @@ class Drive {
   }
   void note(proxy::StartBackendTls& a) { log.push_back("start_backend_tls " + a.server_name); }
   void note(proxy::DropBackend&) { log.emplace_back("drop_backend"); }
+  void note(proxy::ProbeAfresh& a) { log.push_back("probe_afresh " + a.branch); }
   void note(proxy::ReportDialFailure& a) { log.push_back("report_dial_failure " + std::to_string(a.member)); }
   void note(proxy::ServeCancel& a) {
     log.push_back("cancel pid=" + std::to_string(a.request.pid) + " secret=" + std::to_string(a.request.secret.size()));
