@@ -76,6 +76,11 @@ struct DialFailed {
   std::string branch;
   int member = -1;
 };
+/// A session waits for a replica to replay what it has seen: probe the branch now, and often until then.
+struct FreshWanted {
+  std::string branch;
+  base::Instant until{};
+};
 struct SessionsCollected {
   std::uint64_t request = 0;
   std::vector<SessionRow> rows;
@@ -88,6 +93,6 @@ struct WorkerEmpty {
 struct WorkerStopped {
   std::uint32_t worker = 0;
 };
-using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, SessionsCollected, WorkerEmpty, WorkerStopped>;
+using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, WorkerEmpty, WorkerStopped>;
 
 }  // namespace pointsman::proxy

@@ -20,6 +20,12 @@ constexpr std::size_t kMaxCachedVerifiers = 20'000;
 constexpr base::Duration kWantAgainAfter = std::chrono::seconds(5);
 constexpr std::uint64_t kQuietSweepMs = 2'000;
 constexpr std::uint64_t kLastCancelsMs = 1'000;
+/// A failed dial is remembered so long at most; a member's next good probe, or an endpoint's doubt, ends it sooner.
+constexpr base::Duration kDialFailureCounts = std::chrono::seconds(30);
+constexpr std::size_t kMaxDialFailures = 1'000;
+/// Held logins go on at this pace: 1,600 a second and worker.
+constexpr std::size_t kWokenAtOnce = 16;
+constexpr std::uint64_t kWakeEveryMs = 10;
 constexpr std::size_t kReleasesWorthTrim = 64;  // two megabytes of OpenSSL's record buffers
 /// Handshake steps (about 0.3 ms of CPU each) per millisecond of the loop's clock.
 constexpr std::uint32_t kHandshakesPerMs = 8;
@@ -69,6 +75,8 @@ Worker::Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t ma
   burial_.data = this;
   POINTSMAN_CHECK(uv_timer_init(&loop_, &quiet_timer_) == 0);
   quiet_timer_.data = this;
+  POINTSMAN_CHECK(uv_timer_init(&loop_, &wake_timer_) == 0);
+  wake_timer_.data = this;
 }
 
 Worker::~Worker() = default;
@@ -106,6 +114,11 @@ std::shared_ptr<const routing::BranchView> Worker::branch(std::string_view name)
     control_.post(BranchWanted{view->config->name});
   }
   return view;
+}
+
+std::shared_ptr<const routing::BranchView> Worker::present_view(std::string_view name) const {
+  const int found = directory_->find(name);
+  return found < 0 ? nullptr : views_[static_cast<std::size_t>(found)];
 }
 
 void Worker::random_bytes(base::MutableBytes out) {
@@ -281,8 +294,20 @@ void Worker::apply(VerifierReady&& message) {
   if (Session* session = find_session(message.query.token)) session->on_verifier(answer);
 }
 
-void Worker::report_dial_failure(const std::string& branch, int member) {
+void Worker::report_dial_failure(const std::string& branch, int member, const routing::SocketAddress& address) {
+  const Instant now = now_instant();
+  std::erase_if(dial_failures_, [now](const auto& failure) { return now - failure.second > kDialFailureCounts; });
+  if (dial_failures_.size() < kMaxDialFailures) dial_failures_[address.to_string()] = now;
   control_.post(DialFailed{branch, member});
+}
+
+Instant Worker::dial_failed_at(const routing::SocketAddress& address) const {
+  const auto found = dial_failures_.find(address.to_string());
+  return found == dial_failures_.end() ? Instant{} : found->second;
+}
+
+void Worker::probe_afresh(const std::string& branch, base::Instant until) {
+  control_.post(FreshWanted{branch, until});
 }
 
 // ---- views ----------------------------------------------------------------------------------------------------------
@@ -293,25 +318,44 @@ void Worker::apply(NewDirectory&& message) {
   tls_ = std::move(message.tls);
   verifiers_.clear();
   wanted_.clear();
+  for (Session* session : all_sessions()) {
+    if (const auto view = present_view(session->identity().branch)) session->reconsider(*view);
+  }
   wake_held({});
 }
 
 void Worker::apply(NewView&& message) {
   if (message.directory != directory_.get() || message.index >= views_.size()) return;
-  views_[message.index] = std::move(message.view);
-  wake_held(directory_->name(message.index));
+  const auto former = std::exchange(views_[message.index], std::move(message.view));
+  const std::string& name = directory_->name(message.index);
+  if (routing::may_change_standing(*former, *views_[message.index])) {
+    for (Session* session : all_sessions()) {
+      if (session->identity().branch == name) session->reconsider(*views_[message.index]);
+    }
+  }
+  wake_held(name);
 }
 
-/// In order of arrival. Empty: all.
+/// In order of arrival, a few at a time: a new primary that has just come up must not meet all who waited for it at
+/// once. Empty: all branches.
 void Worker::wake_held(std::string_view branch) {
-  std::vector<std::uint64_t> waiting;
   for (const auto& [id, session] : logins_) {
     const auto name = session->waiting_for_branch();
-    if (!name.empty() && (branch.empty() || name == branch)) waiting.push_back(id);
+    if (name.empty() || (!branch.empty() && name != branch)) continue;
+    if (std::find(to_wake_.begin(), to_wake_.end(), id) == to_wake_.end()) to_wake_.push_back(id);
   }
-  for (const std::uint64_t id : waiting) {
+  if (uv_is_active(reinterpret_cast<uv_handle_t*>(&wake_timer_)) == 0) wake_some();
+}
+
+void Worker::wake_some() {
+  for (std::size_t woken = 0; woken < kWokenAtOnce && !to_wake_.empty(); ++woken) {
+    const std::uint64_t id = to_wake_.front();
+    to_wake_.pop_front();
     if (Session* session = find_session(id)) session->on_new_view();
   }
+  if (to_wake_.empty() || stopping_) return;
+  uv_timer_start(
+      &wake_timer_, [](uv_timer_t* timer) { static_cast<Worker*>(timer->data)->wake_some(); }, kWakeEveryMs, 0);
 }
 
 // ---- counting -------------------------------------------------------------------------------------------------------
@@ -423,6 +467,7 @@ void Worker::close_handles() {
   if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&burial_)) != 0) return;
   close(burial_);
   close(quiet_timer_);
+  close(wake_timer_);
   wheel_.close();
   mailbox_.close();
 }

@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include <atomic>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -63,6 +64,8 @@ class Worker final : public AcceptSink {
   const TlsContexts& tls() const { return *tls_; }
   std::string_view listener_name(std::size_t listener) const;
   std::shared_ptr<const routing::BranchView> branch(std::string_view name);
+  /// The same without saying that it is about to be used. Null when there is none.
+  std::shared_ptr<const routing::BranchView> present_view(std::string_view name) const;
   void random_bytes(base::MutableBytes out);
   std::uint32_t& held(const std::string& branch) { return held_[branch]; }
   const metrics::Dimensions& dimensions_of(const routing::BranchView& view) const;
@@ -71,7 +74,11 @@ class Worker final : public AcceptSink {
   bool take_handshake_turn();
 
   void ask_verifier(Session& session, const AskVerifier& ask);
-  void report_dial_failure(const std::string& branch, int member);
+  void report_dial_failure(const std::string& branch, int member, const routing::SocketAddress& address);
+  bool any_dial_failed() const { return !dial_failures_.empty(); }
+  /// When a dial of this worker's sessions last failed; epoch: not lately.
+  base::Instant dial_failed_at(const routing::SocketAddress& address) const;
+  void probe_afresh(const std::string& branch, base::Instant until);
   Cancels& cancels() { return cancels_; }
   void count_cancel(metrics::CancelOutcome outcome) { block_.cancels[static_cast<std::size_t>(outcome)].add(); }
   /// Null when it is gone.
@@ -110,6 +117,7 @@ class Worker final : public AcceptSink {
   void apply(CollectSessions&& message);
 
   void wake_held(std::string_view branch);
+  void wake_some();
   void bury();
   void sweep_quiet();
   void drop_cancels();
@@ -126,6 +134,7 @@ class Worker final : public AcceptSink {
   uv_loop_t loop_{};
   uv_idle_t burial_{};  // runs once after sessions ended: their memory goes outside of their own calls
   uv_timer_t quiet_timer_{};
+  uv_timer_t wake_timer_{};
   Mailbox<ToWorker> mailbox_;
   TimingWheel wheel_;
   BufferPool pool_;
@@ -141,6 +150,8 @@ class Worker final : public AcceptSink {
   std::map<std::uint64_t, Session*> logins_;                   // not yet relaying, oldest first
   std::unordered_map<std::string, CachedVerifier> verifiers_;  // by role, zero byte, branch
   std::unordered_map<std::string, std::uint32_t> held_;
+  std::unordered_map<std::string, base::Instant> dial_failures_;  // by address
+  std::deque<std::uint64_t> to_wake_;                             // held logins whose branch has a new view
   std::unordered_map<std::string, base::Instant>
       wanted_;  // when the control thread was last told that a branch is in use
   Cancels cancels_;

@@ -6,8 +6,8 @@
 #include <memory>
 #include <string>
 
-#include "proxy/io/timing_wheel.h"
 #include "proxy/io/side.h"
+#include "proxy/io/timing_wheel.h"
 #include "routing/snapshot.h"
 
 namespace pointsman::proxy {

@@ -26,6 +26,8 @@ struct SessionCore::Login {
   std::optional<protocol::ScramLoginKeys> keys;
   std::string server_final;  // kept back until the backend accepted its login
 
+  base::Instant asked_at{};  // when it had the branch probed out of turn; epoch: never
+
   std::vector<int> excluded;  // candidates that failed this login
   std::string server_error;   // the last 57P03 of a server, passed on when the hold expires
   std::string last_failure;

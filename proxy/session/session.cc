@@ -107,18 +107,25 @@ void Session::leave_hold() {
   hold_block_.reset();
 }
 
-void Session::sessions_in_flight(const routing::BranchView& branch, int pool, std::vector<std::uint32_t>& members,
-                                 std::vector<std::uint32_t>& endpoints) {
-  if (branch.block == nullptr) return;
+LocalKnowledge Session::local_knowledge(const routing::BranchView& branch, int pool) {
+  LocalKnowledge known;
+  const std::vector<routing::PoolEndpointView> none;
+  const auto& endpoints = pool < 0 ? none : branch.pools[static_cast<std::size_t>(pool)].endpoints;
+  if (worker_.any_dial_failed()) {
+    for (const auto& member : branch.members) known.member_failed_at.push_back(worker_.dial_failed_at(member.address));
+    for (const auto& endpoint : endpoints) known.endpoint_failed_at.push_back(worker_.dial_failed_at(endpoint.address));
+  }
+  if (branch.block == nullptr) return known;
   const auto& active = branch.block->slot(worker_.index()).active;
   const std::size_t count = branch.members.size();
-  for (std::size_t i = 0; i < count; ++i) members.push_back(static_cast<std::uint32_t>(active[i].value()));
-  if (pool < 0) return;
+  for (std::size_t i = 0; i < count; ++i)
+    known.member_sessions.push_back(static_cast<std::uint32_t>(active[i].value()));
   std::size_t first = 2 * count;
   for (int p = 0; p < pool; ++p) first += branch.pools[static_cast<std::size_t>(p)].endpoints.size();
-  for (std::size_t i = 0; i < branch.pools[static_cast<std::size_t>(pool)].endpoints.size(); ++i) {
-    endpoints.push_back(static_cast<std::uint32_t>(active[first + i].value()));
+  for (std::size_t i = 0; i < endpoints.size(); ++i) {
+    known.endpoint_sessions.push_back(static_cast<std::uint32_t>(active[first + i].value()));
   }
+  return known;
 }
 
 // ---- events from the worker -----------------------------------------------------------------------------------------
@@ -164,6 +171,8 @@ void Session::on_deadline(Instant at) {
       begin_close(end_reason_);
       return;
     case Stage::kRelay:
+      end_by_farewell();
+      return;
     case Stage::kClosing:
       return;
   }
@@ -223,8 +232,9 @@ void Session::perform(Action& action) {
     void operator()(StartBackendTls& start) const { session.perform_backend_tls(start); }
     void operator()(DropBackend&) const { session.drop_backend(); }
     void operator()(ReportDialFailure& report) const {
-      session.worker_.report_dial_failure(report.branch, report.member);
+      session.worker_.report_dial_failure(report.branch, report.member, report.address);
     }
+    void operator()(ProbeAfresh& probe) const { session.worker_.probe_afresh(probe.branch, probe.until); }
     void operator()(ServeCancel& cancel) const { session.worker_.cancels().serve(session, cancel.request); }
     void operator()(BeginRelay& relay) const { session.perform_begin_relay(relay); }
     void operator()(Finish& finish) const { session.perform_finish(finish); }
@@ -311,6 +321,11 @@ void Session::perform_begin_relay(BeginRelay& relay) {
     if (written == Side::Write::kPending) client_.socket.want_read(false);
   }
   if (worker_.draining()) drain();
+  // The branch may have changed while the backend's login was under way.
+  if (const auto present = worker_.present_view(identity().branch); present != nullptr && present != identity().view) {
+    reconsider(*present);
+  }
+  if (stage_ != Stage::kRelay) return;
   // Many clients log in and wait: what the login's records needed is worth more to the next one. It comes back by
   // itself.
   release_tls_buffers();
@@ -397,7 +412,7 @@ void Session::on_writable(Socket& socket) {
   } else if (stage_ == Stage::kClientGone && !is_client) {
     backend_.socket.shutdown_write();
   } else if (stage_ != Stage::kLogin) {
-    if (draining_ && stage_ == Stage::kRelay && idle()) {
+    if (ends_when_idle_ && stage_ == Stage::kRelay && idle()) {
       end_at_boundary();
       return;
     }

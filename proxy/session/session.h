@@ -16,9 +16,10 @@
 
 #include "protocol/framing.h"
 #include "proxy/admin/control_view.h"
+#include "proxy/io/side.h"
 #include "proxy/io/timing_wheel.h"
 #include "proxy/session/session_core.h"
-#include "proxy/io/side.h"
+#include "routing/standing.h"
 
 namespace pointsman::metrics {
 struct BranchSlot;
@@ -44,6 +45,8 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   void on_cancel_served();
   /// Shutdown: an idle session ends now with 57P01, others at their next idle boundary.
   void drain();
+  /// The branch has changed in a way that sessions under way may have to follow: judged by routing/standing.h.
+  void reconsider(const routing::BranchView& now);
   /// Ends now: with 57P01 at a boundary, without a word in mid-message.
   void stop(EndReason reason);
   /// Quiet for a while: TLS buffers go back. Returns false when there was traffic since the last call.
@@ -87,8 +90,7 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   std::optional<routing::Refusal> admit(const std::shared_ptr<const routing::BranchView>& branch) override;
   std::optional<routing::Refusal> enter_hold(const routing::BranchView& branch) override;
   void leave_hold() override;
-  void sessions_in_flight(const routing::BranchView& branch, int pool, std::vector<std::uint32_t>& members,
-                          std::vector<std::uint32_t>& endpoints) override;
+  LocalKnowledge local_knowledge(const routing::BranchView& branch, int pool) override;
   std::string_view mock_secret() override;
   bool draining() override;
 
@@ -113,6 +115,8 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   void backend_write_failed();
   void backend_ended(bool by_error);
   void end_at_boundary();
+  void end_by_farewell();
+  void say_last_words(const routing::Refusal& refusal);
   bool idle() const;
   void linger(EndReason reason);
   void linger_readable();
@@ -146,18 +150,21 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   protocol::BackendKey backend_key_;
   std::string client_secret_;
   std::unique_ptr<routing::Refusal> refusal_;
+  std::unique_ptr<routing::Farewell> farewell_;  // while standing_ is not kStays
   base::Instant armed_for_{};
   std::uint32_t lingered_bytes_ = 0;
   int destination_ = -1;  // index of the counted destination, -1: none
   std::uint8_t listener_index_ = 0;
   Stage stage_ = Stage::kLogin;
+  routing::Standing standing_ = routing::Standing::kStays;
   EndReason end_reason_ = EndReason::kClientClosed;
   const char* client_tls_version_ = "";
   bool ended_ = false;  // end_reason_ is set
   bool over_limit_ = false;
   bool admitted_ = false;
   bool in_cancel_table_ = false;
-  bool draining_ = false;
+  bool draining_ = false;        // the process shuts down
+  bool ends_when_idle_ = false;  // for that, or by farewell_
   bool backend_connecting_ = false;
   bool reopen_backend_ = false;  // a new dial waits for the old socket's end
   routing::SocketAddress next_address_;

@@ -16,7 +16,7 @@ namespace {
 
 bool same_topology(const routing::BranchView& before, const routing::BranchView* after) {
   if (after == nullptr || before.config != after->config || before.primary != after->primary ||
-      before.timeline != after->timeline || before.settled != after->settled ||
+      before.timeline != after->timeline || before.settled != after->settled || before.on_hold != after->on_hold ||
       before.members.size() != after->members.size()) {
     return false;
   }
@@ -50,6 +50,14 @@ std::string_view to_word(EndReason reason) {
       return "drained";
     case EndReason::kStopped:
       return "stopped";
+    case EndReason::kDemoted:
+      return "demoted";
+    case EndReason::kPromoted:
+      return "promoted";
+    case EndReason::kRemoved:
+      return "removed";
+    case EndReason::kPoolDrained:
+      return "pool_drained";
   }
   return "";
 }

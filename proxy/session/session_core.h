@@ -45,8 +45,20 @@ enum class EndReason : std::uint8_t {
   kCancelServed,    ///< a CancelRequest, whatever became of it
   kDrained,         ///< ended by shutdown at an idle boundary or at its time limit
   kStopped,         ///< the process stops at once
+  kDemoted,         ///< its server is no longer the primary
+  kPromoted,        ///< its replica has become the primary, and `replicas.on_promotion` is `end`
+  kRemoved,         ///< its server was taken out of the branch
+  kPoolDrained,     ///< its pool endpoint is being replaced
 };
 std::string_view to_word(EndReason reason);
+
+/// Entries as in BranchView::members and in the pool's endpoints; missing ones are 0.
+struct LocalKnowledge {
+  std::vector<std::uint32_t> member_sessions;
+  std::vector<std::uint32_t> endpoint_sessions;
+  std::vector<base::Instant> member_failed_at;  ///< last failed dial; empty: there was none lately
+  std::vector<base::Instant> endpoint_failed_at;
+};
 
 /// What the core may ask. Answers have no effect on the session.
 class CoreServices {
@@ -60,9 +72,8 @@ class CoreServices {
   /// Takes the session into the branch's count of held logins, or says why not; leave_hold gives the place back.
   virtual std::optional<routing::Refusal> enter_hold(const routing::BranchView& branch) = 0;
   virtual void leave_hold() = 0;
-  /// This worker's sessions in flight per member and per endpoint of a pool (index -1: none asked), for the choice.
-  virtual void sessions_in_flight(const routing::BranchView& branch, int pool, std::vector<std::uint32_t>& members,
-                                  std::vector<std::uint32_t>& endpoints) = 0;
+  /// What this worker knows of the members and of the endpoints of a pool (index -1: none asked), for the choice.
+  virtual LocalKnowledge local_knowledge(const routing::BranchView& branch, int pool) = 0;
   /// Secret under which mock salts are made; the same for all routers with one TLS key.
   virtual std::string_view mock_secret() = 0;
   virtual bool draining() = 0;
@@ -114,6 +125,12 @@ struct DropBackend {};
 struct ReportDialFailure {
   std::string branch;
   int member = -1;
+  routing::SocketAddress address;
+};
+/// A replica's position decides: have the branch probed now, and often until then.
+struct ProbeAfresh {
+  std::string branch;
+  base::Instant until{};
 };
 struct ServeCancel {
   protocol::CancelRequest request;
@@ -135,7 +152,7 @@ struct Finish {
 };
 
 using Action = std::variant<SendToClient, StartClientTls, AskVerifier, ConnectBackend, SendToBackend, StartBackendTls,
-                            DropBackend, ReportDialFailure, ServeCancel, BeginRelay, Finish>;
+                            DropBackend, ReportDialFailure, ProbeAfresh, ServeCancel, BeginRelay, Finish>;
 
 /// What is known of a session for logs, /api/sessions and metrics. Stays while the session lives.
 struct SessionIdentity {

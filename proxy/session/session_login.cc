@@ -28,6 +28,7 @@ void hide_topology(Refusal& refusal) {
 SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) {
   auto view = services_.branch(login->name.branch);
   if (view == nullptr) return refuse(routing::unknown_branch_refusal(login->name));  // gone by a reload
+  if (login->view != nullptr && login->view->config != view->config) login->excluded.clear();  // other indexes
   login->view = view;
   record_.identity.view = view;
 
@@ -38,6 +39,7 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
   request.replication = login->replication;
   request.zone = services_.config().zone;
   request.now = now;
+  request.asked_at = login->asked_at;
   base::Byte random[8];
   services_.random_bytes(random);
   std::memcpy(&request.random, random, sizeof request.random);
@@ -46,11 +48,11 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
                                          : view->config->default_pool;
   std::size_t pool = 0;
   const bool pooled = request.mode == routing::ListenerMode::kPooled && view->find_pool(pool_name, &pool) != nullptr;
-  std::vector<std::uint32_t> members;
-  std::vector<std::uint32_t> endpoints;
-  services_.sessions_in_flight(*view, pooled ? static_cast<int>(pool) : -1, members, endpoints);
-  request.member_sessions = members;
-  request.endpoint_sessions = endpoints;
+  const LocalKnowledge known = services_.local_knowledge(*view, pooled ? static_cast<int>(pool) : -1);
+  request.member_sessions = known.member_sessions;
+  request.endpoint_sessions = known.endpoint_sessions;
+  request.member_failed_at = known.member_failed_at;
+  request.endpoint_failed_at = known.endpoint_failed_at;
   request.excluded = login->excluded;
 
   auto result = routing::choose(*view, request);
@@ -79,8 +81,12 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
     return hold(std::move(login), std::move(last), now + jittered, now);
   }
   if (auto* not_now = std::get_if<routing::NotNow>(&result)) {
-    login->held_for_topology = login->held_for_topology || view->settled;
+    login->held_for_topology = login->held_for_topology || (view->settled && !not_now->ask_afresh);
     if (login->passthrough) hide_topology(not_now->refusal);
+    if (not_now->ask_afresh && login->asked_at == Instant{}) {
+      login->asked_at = now;
+      actions_.push_back(ProbeAfresh{login->name.branch, now + not_now->wait.value_or(base::Duration::zero())});
+    }
     return hold(std::move(login), std::move(not_now->refusal), Instant{}, now, not_now->wait);
   }
   auto refusal = std::move(std::get<Refusal>(result));
@@ -123,7 +129,7 @@ SessionCore::Next SessionCore::candidate_failed(std::unique_ptr<Login> login, st
   from_backend_.clear();
   const auto& decision = *record_.identity.decision;
   login->last_failure = record_.identity.destination + ": " + std::string(why);
-  if (report) actions_.push_back(ReportDialFailure{login->name.branch, decision.member});
+  if (report) actions_.push_back(ReportDialFailure{login->name.branch, decision.member, decision.address});
   login->excluded.push_back(decision.member >= 0 ? decision.member : decision.endpoint);
   return route(std::move(login), now);
 }

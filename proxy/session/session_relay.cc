@@ -1,6 +1,7 @@
 // The relay and the ends of a session. The hot path is Session::relay.
 #include <cstring>
 
+#include "base/check.h"
 #include "metrics/blocks.h"
 #include "protocol/messages.h"
 #include "proxy/log.h"
@@ -67,7 +68,7 @@ void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std
       }
       return;
     }
-    if (draining_) [[unlikely]] {
+    if (ends_when_idle_) [[unlikely]] {
       if (idle()) {
         end_at_boundary();
         return;
@@ -168,20 +169,85 @@ void Session::linger_readable() {
   if (io.eof || io.error != 0 || lingered_bytes_ > kMaxLingeredBytes) begin_close(end_reason_);
 }
 
-// ---- drain ----------------------------------------------------------------------------------------------------------
+// ---- drain and farewell ---------------------------------------------------------------------------------------------
 
 void Session::drain() {
   if (stage_ == Stage::kLogin) {
     core_->on_drain(now());
     run_actions();
   } else if (stage_ == Stage::kRelay) {
-    draining_ = true;
+    draining_ = ends_when_idle_ = true;
     if (idle()) end_at_boundary();
   }
 }
 
+void Session::reconsider(const routing::BranchView& present) {
+  if (stage_ != Stage::kRelay) return;
+  const auto& known = identity();
+  auto standing = routing::standing_of(*known.view, *known.decision, present);
+  if (standing == routing::Standing::kPromoted && !present.config->replicas.end_on_promotion)
+    standing = routing::Standing::kStays;
+  if (standing == standing_) return;
+  standing_ = standing;
+  if (standing == routing::Standing::kStays) {  // the old primary is it again
+    farewell_.reset();
+    ends_when_idle_ = draining_;
+    worker_.wheel().disarm(*this);
+    return;
+  }
+  farewell_ = std::make_unique<routing::Farewell>(routing::farewell(standing, *known.view, *known.decision, present));
+  worker_.wheel().arm(*this, now() + farewell_->grace);
+  ends_when_idle_ = draining_ || farewell_->at_boundary;
+  if (ends_when_idle_ && idle()) end_at_boundary();
+}
+
+/// The time that reconsider() gave is over: at once, whatever the session does.
+void Session::end_by_farewell() {
+  if (farewell_ == nullptr) return;
+  if (!idle()) worker_.cancels().cancel(*this);
+  end_at_boundary();
+}
+
+namespace {
+EndReason end_reason_of(routing::Standing standing) {
+  switch (standing) {
+    case routing::Standing::kStays:
+      return EndReason::kDrained;
+    case routing::Standing::kDemoted:
+      return EndReason::kDemoted;
+    case routing::Standing::kPromoted:
+      return EndReason::kPromoted;
+    case routing::Standing::kRemoved:
+      return EndReason::kRemoved;
+    case routing::Standing::kDraining:
+      return EndReason::kPoolDrained;
+  }
+  POINTSMAN_CHECK(false);
+  return EndReason::kDrained;
+}
+}  // namespace
+
+/// Ends the session with 57P01, which a client may be told between any two messages of its server; in the middle of
+/// one, or with bytes that still wait for the client's socket, the connection just ends.
 void Session::end_at_boundary() {
-  const auto refusal = routing::drained();
+  const bool between_messages = from_backend_.at_boundary() && !client_.pending();
+  if (between_messages) say_last_words(farewell_ != nullptr ? farewell_->refusal : routing::drained());
+  std::string terminate;
+  protocol::append_terminate(terminate);
+  if (from_client_.at_boundary() && !backend_.pending()) {
+    (void)backend_.write(base::as_bytes(terminate), worker_.scratch(), worker_.pool());
+    backend_.say_goodbye(worker_.scratch(), worker_.pool());
+  }
+  backend_.socket.close();
+  const auto reason = end_reason_of(standing_);
+  if (between_messages) {
+    linger(reason);
+  } else {
+    begin_close(reason);
+  }
+}
+
+void Session::say_last_words(const routing::Refusal& refusal) {
   protocol::ErrorFields fields;
   fields.sqlstate = refusal.sqlstate;
   fields.message = refusal.message;
@@ -191,19 +257,14 @@ void Session::end_at_boundary() {
   std::string bytes;
   protocol::append_error_response(bytes, fields);
   (void)client_.write(base::as_bytes(bytes), worker_.scratch(), worker_.pool());
-  std::string terminate;
-  protocol::append_terminate(terminate);
-  (void)backend_.write(base::as_bytes(terminate), worker_.scratch(), worker_.pool());
-  backend_.say_goodbye(worker_.scratch(), worker_.pool());
-  backend_.socket.close();
-  linger(EndReason::kDrained);
 }
 
 void Session::stop(EndReason reason) {
-  if (stage_ == Stage::kRelay && idle()) {
+  if (stage_ == Stage::kRelay) {
+    if (!idle()) worker_.cancels().cancel(*this);  // nobody will read the answer, and the backend would go on
+    ended_ = true;
+    end_reason_ = reason;
     end_at_boundary();
-  } else if (stage_ == Stage::kRelay) {
-    worker_.cancels().cancel(*this);  // nobody will read the answer, and the backend would go on with the request
   }
   begin_close(reason);
 }
@@ -344,7 +405,7 @@ SessionRow Session::row(Instant at) const {
   row.database = known.database;
   row.application = known.application;
   row.phase = stage_ == Stage::kLogin   ? std::string(core_->phase_name())
-              : stage_ == Stage::kRelay ? (draining_ ? "draining" : "relaying")
+              : stage_ == Stage::kRelay ? (ends_when_idle_ || farewell_ != nullptr ? "draining" : "relaying")
                                         : "closing";
   if (known.decision) row.reason = std::string(routing::to_word(known.decision->reason));
   row.tls = client_tls_version_;
