@@ -15,20 +15,22 @@ set -euo pipefail
 # (Node.js is often installed from elsewhere, and Debian's npm cannot be installed beside such a one).
 packages_build=(
     g++ cmake ninja-build pkg-config
-    libuv1-dev libssl-dev nlohmann-json3-dev prometheus-cpp-dev libpq-dev libspdlog-dev libcli11-dev libboost-dev
+    libuv1-dev libssl-dev nlohmann-json3-dev prometheus-cpp-dev libspdlog-dev libcli11-dev libboost-dev
 )
 packages_run=(postgresql-15 postgresql-client-15 pgbouncer openssl)
 packages_test=(
     doctest-dev ca-certificates
     python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
+    dnsmasq-base patroni etcd-server iproute2
 )
 packages_fuzz=(clang)
 packages_lint=(clang clang-format clang-tidy shellcheck)
-packages_bench=(haproxy strace valgrind)
+packages_bench=(haproxy strace valgrind libpq-dev)
 
 # New packages whose service Debian enables at once; it is disabled again, for it would take the ports after the next boot.
-services=(pgbouncer haproxy)
+# "package" or "package=service" where the names differ.
+services=(pgbouncer haproxy patroni etcd-server=etcd)
 
 policy=/usr/sbin/policy-rc.d
 cluster_settings=/etc/postgresql-common/createcluster.d
@@ -126,9 +128,10 @@ made_policy=no made_setting=no made_folder=no log=
 new_services=()
 
 disable_new_services() {
-    local service disable
-    for service in "${new_services[@]}"; do
-        if ! is_installed "$service"; then continue; fi
+    local item service disable
+    for item in "${new_services[@]}"; do
+        if ! is_installed "${item%%=*}"; then continue; fi
+        service=${item#*=}
         if command -v systemctl >/dev/null; then disable=(systemctl disable "$service"); else disable=(update-rc.d "$service" disable); fi
         if "${as_root[@]}" "${disable[@]}" >/dev/null 2>&1; then
             say "    $service was installed with its service disabled (systemctl enable --now $service starts it)"
@@ -180,8 +183,8 @@ if [[ " ${missing[*]} " == *' postgresql-15 '* ]]; then
     echo 'create_main_cluster = false' | "${as_root[@]}" tee "$cluster_setting" >/dev/null
 fi
 
-for service in "${services[@]}"; do
-    if [[ " ${missing[*]} " == *" $service "* ]]; then new_services+=("$service"); fi
+for item in "${services[@]}"; do
+    if [[ " ${missing[*]} " == *" ${item%%=*} "* ]]; then new_services+=("$item"); fi
 done
 
 # --- apt ---

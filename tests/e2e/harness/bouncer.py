@@ -60,5 +60,11 @@ class Bouncer:
         if self._daemon and self._daemon.running():
             self._daemon.stop()
 
+    def kill(self):
+        self._daemon.kill()
+
+    def running(self):
+        return self._daemon.running()
+
     def log(self):
         return self._daemon.log()

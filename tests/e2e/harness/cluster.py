@@ -1,5 +1,6 @@
 """Real PostgreSQL: nodes of version 15 (primary and streaming replicas) and of version 18, all on loopback."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -55,6 +56,7 @@ class Node:
         self._certificate, self._key = certificate, key
         self._log = os.path.join(folder, f"{name}.log")
         self._daemon = None
+        self._frozen = []
 
     # --- making ---
 
@@ -66,6 +68,7 @@ class Node:
 
     def copy_from(self, primary):
         """A streaming replica by pg_basebackup -R."""
+        shutil.rmtree(self.data, ignore_errors=True)
         run_as_server([f"{self.binaries}/pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
                        "-d", f"host={primary.sockets} port={primary.port} user={SUPERUSER} application_name={self.name}"])
         self._configure()
@@ -93,6 +96,67 @@ class Node:
 
     def log(self):
         return self._daemon.log()
+
+    # --- faults and changes of role ---
+
+    def _processes(self):
+        """The postmaster and all it has started, parents first."""
+        found, level = [], [self._daemon.pid]
+        while level:
+            found += level
+            below = []
+            for pid in level:
+                with contextlib.suppress(OSError):
+                    for task in os.listdir(f"/proc/{pid}/task"):
+                        with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as text:
+                            below += [int(child) for child in text.read().split()]
+            level = below
+        return found
+
+    def kill(self):
+        """kill -9 of everything, as when the machine is gone; the port refuses from then on."""
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._daemon.kill()
+        # What a killed postmaster leaves, so that start() works again.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.data, "postmaster.pid"))
+
+    def freeze(self):
+        """SIGSTOP of everything: ports stay open, nobody answers."""
+        self._frozen = self._processes()
+        for pid in self._frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self):
+        for pid in self._frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._frozen = []
+
+    def promote(self):
+        run_as_server([f"{self.binaries}/pg_ctl", "promote", "-w", "-D", self.data])
+        return self
+
+    def follow(self, primary):
+        """A stopped node becomes a standby of `primary` at its next start. It must not have written what `primary` has not."""
+        with open(os.path.join(self.data, "postgresql.auto.conf"), "w", encoding="utf-8") as text:
+            text.write(f"primary_conninfo = 'host={primary.sockets} port={primary.port} user={SUPERUSER} application_name={self.name}'\n"
+                       "recovery_target_timeline = 'latest'\n")
+        signal_file = os.path.join(self.data, "standby.signal")
+        with open(signal_file, "w", encoding="utf-8"):
+            pass
+        give_to_server_user(signal_file)
+        give_to_server_user(os.path.join(self.data, "postgresql.auto.conf"))
+        return self
+
+    def receiver_pid(self):
+        return self.value("SELECT pid FROM pg_stat_wal_receiver")
+
+    def replayed(self, lsn):
+        return self.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (lsn,))
 
     # --- asking, over the socket and never through the router ---
 
@@ -143,7 +207,21 @@ class Cluster:
 
     def stop(self):
         for node in [*self.replicas, self.primary]:
+            if node._frozen:
+                node.thaw()
             node.stop()
+
+    def switch_over(self, successor):
+        """A planned switch: the primary stops cleanly, the successor has all it wrote and is promoted, the others follow."""
+        old, lost = self.primary, [node for node in self.replicas if node is not successor]
+        old.stop()
+        successor.promote()
+        self.primary, self.replicas = successor, [*lost, old]
+        for node in lost:
+            node.stop()
+            node.follow(successor).start()
+        old.follow(successor).start()
+        return successor
 
     def named(self, name):
         return next(node for node in self.nodes if node.name == name)

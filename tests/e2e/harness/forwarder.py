@@ -7,10 +7,11 @@ import threading
 
 
 class Forwarder:
-    def __init__(self, target_port):
+    def __init__(self, target_port, *, host="127.0.0.1", port=0):
         self._target = target_port
         self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((host, port))
         self._listener.listen(64)
         self.port = self._listener.getsockname()[1]
         self._lock = threading.Lock()
