@@ -98,6 +98,34 @@ class BranchBlock {
   BranchSlot& slot(std::size_t worker) { return *slots_[worker]; }
   const BranchSlot& slot(std::size_t worker) const { return *slots_[worker]; }
 
+  /// A block of the same branch from before its destinations changed: the sessions that began there are counted there
+  /// until they end. `places` says where each destination of this block stands in it.
+  struct Former {
+    std::weak_ptr<const BranchBlock> block;
+    std::vector<std::size_t> places;
+  };
+  static constexpr std::size_t kNowhere = static_cast<std::size_t>(-1);
+  /// Filled before the block is shared.
+  std::vector<Former> formers;
+
+  /// Sessions at a destination now, as counted by one worker, former blocks included. Any thread.
+  std::uint64_t active(std::size_t worker, std::size_t destination) const {
+    std::uint64_t sum = slots_[worker]->active[destination].value();
+    for (const Former& former : formers) {
+      const auto block = former.places[destination] == kNowhere ? nullptr : former.block.lock();
+      if (block != nullptr) sum += block->slots_[worker]->active[former.places[destination]].value();
+    }
+    return sum;
+  }
+  /// Sessions admitted, former blocks included. Any thread.
+  std::uint32_t admitted_in_all() const {
+    std::uint32_t sum = admitted.load(std::memory_order_relaxed);
+    for (const Former& former : formers) {
+      if (const auto block = former.block.lock()) sum += block->admitted.load(std::memory_order_relaxed);
+    }
+    return sum;
+  }
+
   /// Sessions of the branch on all workers, for the limit per branch: touched when a session is admitted and when it
   /// ends.
   std::atomic<std::uint32_t> admitted{0};

@@ -276,13 +276,19 @@ std::string Scrape::text(std::uint64_t dropped_before) {
 }
 
 std::uint64_t sum_active(const BranchBlock& block, std::size_t destination) {
-  return sum(block, &BranchSlot::active, destination);
+  std::uint64_t total = 0;
+  for (std::size_t worker = 0; worker < block.dimensions().workers; ++worker)
+    total += block.active(worker, destination);
+  return total;
 }
 
 std::uint64_t sum_holding(const BranchBlock& block) {
   std::uint64_t total = 0;
   for (std::size_t worker = 0; worker < block.dimensions().workers; ++worker) {
     total += block.slot(worker).holding.value();
+    for (const BranchBlock::Former& former : block.formers) {
+      if (const auto earlier = former.block.lock()) total += earlier->slot(worker).holding.value();
+    }
   }
   return total;
 }

@@ -248,8 +248,12 @@ base::Result<std::shared_ptr<const ClientTlsContext>> ClientTlsContext::create(c
   auto made = make_context(TLS_client_method(), TlsVersion::k12);
   if (!made.ok()) return base::Error{made.error()};
   SSL_CTX* const context = made.value().get();
+  if (settings.alpn.empty() || settings.alpn.size() > 255) return base::Error{"ALPN: no lawful protocol name"};
+  std::vector<unsigned char> offered{static_cast<unsigned char>(settings.alpn.size())};
+  offered.insert(offered.end(), settings.alpn.begin(), settings.alpn.end());
   // This call alone returns 0 on success.
-  if (SSL_CTX_set_alpn_protos(context, kAlpnList.data(), kAlpnList.size()) != 0) return openssl_failed("ALPN");
+  if (SSL_CTX_set_alpn_protos(context, offered.data(), static_cast<unsigned>(offered.size())) != 0)
+    return openssl_failed("ALPN");
 
   const bool verifies = settings.mode == BackendTlsMode::kVerifyCa || settings.mode == BackendTlsMode::kVerifyFull;
   SSL_CTX_set_verify(context, verifies ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, nullptr);

@@ -61,6 +61,7 @@ struct ClientTlsSettings {
   std::string ca_file;           ///< needed by the verify modes; empty: the system's store
   std::string certificate_file;  ///< client certificate, with key_file, or both empty
   std::string key_file;
+  std::string alpn = "postgresql";  ///< the one protocol offered (RFC 7301), 1 to 255 bytes
 };
 
 /// The client side of TLS toward backends. The name to verify is given per connection.

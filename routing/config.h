@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "base/clock.h"
@@ -63,12 +64,14 @@ struct PoolEndpointConfig {
   std::string host;
   std::uint16_t port = 6432;
   std::string zone;
+  bool draining = false;  ///< takes no new sessions; those that are there end by `drain_timeout`
 };
 struct PoolConfig {
   std::string name;
   bool to_primary = true;  ///< "target": "primary" | "replica": what stands behind it; informs, does not route
   std::vector<PoolEndpointConfig> endpoints;
   std::optional<BackendTlsConfig> tls;
+  base::Duration drain_timeout = std::chrono::minutes(10);  ///< for sessions on endpoints that are draining
 };
 
 struct ProbeConfig {
@@ -78,6 +81,12 @@ struct ProbeConfig {
   base::Duration interval = std::chrono::seconds(1);
   base::Duration timeout = std::chrono::seconds(2);
   base::Duration idle_after = std::chrono::minutes(5);
+};
+
+/// Who may PAUSE and RESUME the branch's PgBouncers on their consoles.
+struct PgbouncerAdmin {
+  std::string user;
+  base::SecretString password;
 };
 
 enum class AuthMethod : std::uint8_t { kScram, kPassthrough };
@@ -101,6 +110,7 @@ struct ReplicaPolicy {
   base::Duration lag_hard_cap = std::chrono::seconds(60);
   std::uint32_t samples_out = 2;
   std::uint32_t samples_in = 3;
+  bool end_on_promotion = false;  ///< "on_promotion": "keep" | "end": sessions of a replica that becomes the primary
 };
 struct FailoverPolicy {
   base::Duration hold_timeout = std::chrono::seconds(10);
@@ -108,13 +118,67 @@ struct FailoverPolicy {
   base::Duration grace = std::chrono::seconds(30);
 };
 
+/// A branch has so many members at most, listed or discovered.
+inline constexpr std::size_t kMaxMembers = 128;
+
+enum class AddressFamily : std::uint8_t { kAny, kIpv4, kIpv6 };
+
+/// Every address of a name is a member.
+struct DnsDiscovery {
+  std::string name;
+  std::uint16_t port = 5432;
+  AddressFamily family = AddressFamily::kAny;
+  base::Duration interval = std::chrono::seconds(5);
+  friend bool operator==(const DnsDiscovery&, const DnsDiscovery&) = default;
+};
+/// Where an HTTP server is; `path` has no slash at its end.
+struct HttpUrl {
+  bool tls = false;
+  std::string host;
+  std::uint16_t port = 0;
+  std::string path;
+  friend bool operator==(const HttpUrl&, const HttpUrl&) = default;
+  /// `http://` or `https://`, host, optional port and path; nothing for anything else.
+  static std::optional<HttpUrl> parse(std::string_view text);
+  std::string to_string() const;
+};
+/// Patroni's REST interface: any node of the cluster answers for all.
+struct PatroniDiscovery {
+  std::vector<HttpUrl> urls;
+  std::string ca;  ///< absolute path, empty: system store
+  base::Duration interval = std::chrono::seconds(2);
+  friend bool operator==(const PatroniDiscovery&, const PatroniDiscovery&) = default;
+};
+/// The endpoints of a service.
+struct KubernetesDiscovery {
+  std::string namespace_name;
+  std::string service;
+  std::string leader_service;       ///< its one ready endpoint is the leader; empty: none
+  std::string port_name;            ///< empty: `postgres`, `postgresql`, or the only one
+  std::string pgbouncer_port_name;  ///< empty: none
+  std::uint16_t port = 5432;        ///< where slices carry no port at all
+  std::optional<HttpUrl> api;       ///< absent: as the pod's environment says
+  std::string ca;
+  std::string token_file;
+  friend bool operator==(const KubernetesDiscovery&, const KubernetesDiscovery&) = default;
+};
+struct DiscoverConfig {
+  std::variant<DnsDiscovery, PatroniDiscovery, KubernetesDiscovery> source;
+  std::uint16_t pgbouncer_port = 0;  ///< of members whose source tells none; 0: none there
+  std::string zone;                  ///< of members whose source tells none
+  friend bool operator==(const DiscoverConfig&, const DiscoverConfig&) = default;
+};
+
 struct BranchConfig {
   std::string name;
   std::map<std::string, std::string> labels;
+  /// As listed, or as discovered (routing/discovery.h): then empty in what a file says.
   std::vector<MemberConfig> members;
+  std::optional<DiscoverConfig> discover;
   std::vector<PoolConfig> pools;  ///< sorted by name
   std::string default_pool;       ///< empty: none
   ProbeConfig probe;
+  std::optional<PgbouncerAdmin> pgbouncer_admin;  ///< absent: the probe's login
   BackendTlsConfig backend_tls;
   std::optional<BackendTlsConfig> pgbouncer_tls;  ///< absent: as backend_tls
   AuthConfig auth;
@@ -167,7 +231,7 @@ struct Config {
   base::Duration tcp_user_timeout = std::chrono::seconds(30);
   LimitsConfig limits;
   bool hide_unknown_branches = false;
-  std::string state_dir;
+  std::string state_dir;  ///< absolute, empty: none
   base::Duration shutdown_delay{0};
   base::Duration drain_timeout = std::chrono::seconds(30);
   /// By name. Shared so that an unchanged branch keeps its object over a reload when its text did not change.

@@ -86,6 +86,10 @@ void check_backend_tls(const BranchConfig& branch, const InsecureFlags& insecure
     // Without settings of their own the PgBouncers beside the members are the same hosts under the same rule.
     if (member.pgbouncer_port != 0 && branch.pgbouncer_tls) legs[1].hosts.push_back(member.host);
   }
+  if (branch.discover) {
+    legs[0].hosts.push_back("a discovered member");  // wherever that is
+    if (branch.pgbouncer_tls) legs[1].hosts.push_back("a discovered member");
+  }
   for (std::size_t i = 0; i < branch.pools.size(); ++i) {
     const PoolConfig& pool = branch.pools[i];
     std::vector<std::string> hosts;

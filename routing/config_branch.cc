@@ -12,7 +12,6 @@ namespace {
 using namespace std::chrono_literals;
 using namespace std::string_view_literals;
 
-constexpr std::size_t kMaxMembers = 128;
 constexpr std::size_t kMaxPools = 64;
 constexpr std::size_t kMaxEndpoints = 128;
 constexpr std::size_t kMaxLabels = 16;
@@ -20,6 +19,7 @@ constexpr std::size_t kMaxRanges = 1024;
 constexpr std::size_t kMaxIdentifier = 63;  // NAMEDATALEN - 1
 constexpr base::Duration kLongest = 24h;
 
+constexpr std::array<std::pair<std::string_view, bool>, 2> kOnPromotion = {{{"keep"sv, false}, {"end"sv, true}}};
 constexpr std::array<std::pair<std::string_view, bool>, 2> kPoolTargets = {{{"primary"sv, true}, {"replica"sv, false}}};
 constexpr std::array<std::pair<std::string_view, AuthMethod>, 2> kMethods = {
     {{"scram"sv, AuthMethod::kScram}, {"passthrough"sv, AuthMethod::kPassthrough}}};
@@ -44,6 +44,7 @@ class BranchReader {
   void read_endpoint(const Json& value, const JsonPath& path, PoolConfig& pool);
   void read_default_pool();
   void read_probe();
+  void read_pgbouncer_admin();
   void read_tls();
   void read_auth();
   void read_replicas();
@@ -65,11 +66,11 @@ class BranchReader {
 void BranchReader::read() {
   read_labels();
   read_members();
-  root_.refuse("discover");
   read_tls();
   read_pools();
   read_default_pool();
   read_probe();
+  read_pgbouncer_admin();
   read_auth();
   read_replicas();
   read_failover();
@@ -116,7 +117,14 @@ void BranchReader::read_zone(ObjectReader& reader, std::string& out) {
 }
 
 void BranchReader::read_members() {
-  const Json* value = root_.require("members", "an array with at least one member");
+  const Json* discover = root_.find("discover");
+  if (discover != nullptr) {
+    out_.discover = read_discover(*discover, root_.path_of("discover"), sink_, files_);
+    if (root_.find("members") != nullptr)
+      root_.error("discover", "stands beside \"members\"; one of them is allowed (null takes one of the defaults' away)");
+    return;
+  }
+  const Json* value = root_.require("members", "an array with at least one member (or \"discover\")");
   if (value == nullptr) return;
   const JsonPath path = root_.path_of("members");
   const auto* array = as_array(*value, path, sink_, kMaxMembers);
@@ -184,6 +192,7 @@ void BranchReader::read_pool(const std::string& name, const Json& value, const J
   PoolConfig pool;
   pool.name = name;
   reader.read_choice<bool>("target", pool.to_primary, kPoolTargets);
+  reader.read_duration("drain_timeout", pool.drain_timeout, 0ms, kLongest);
   bool insecure = false;
   reader.read_bool("insecure_backend", insecure);
   insecure = insecure || whole_branch_insecure_;
@@ -211,6 +220,7 @@ void BranchReader::read_endpoint(const Json& value, const JsonPath& path, PoolCo
   read_host(reader, endpoint.host);
   reader.read_number("port", endpoint.port, 1, 65535);
   read_zone(reader, endpoint.zone);
+  reader.read_bool("draining", endpoint.draining);
   reader.finish();
   for (const PoolEndpointConfig& other : pool.endpoints) {
     if (!endpoint.host.empty() && other.host == endpoint.host && other.port == endpoint.port) {
@@ -252,6 +262,18 @@ void BranchReader::read_probe() {
   reader.read_duration("interval", probe.interval, 50ms, 1h);
   reader.read_duration("timeout", probe.timeout, 50ms, 1min);
   reader.read_duration("idle_after", probe.idle_after, 1s, kLongest);
+  reader.finish();
+}
+
+void BranchReader::read_pgbouncer_admin() {
+  const Json* value = root_.find("pgbouncer_admin");
+  if (value == nullptr) return;
+  const JsonPath path = root_.path_of("pgbouncer_admin");
+  ObjectReader reader(*value, path, sink_);
+  PgbouncerAdmin& admin = out_.pgbouncer_admin.emplace();
+  reader.require("user", "a name that PgBouncer's admin_users lists");
+  reader.read_text("user", admin.user, kMaxIdentifier);
+  read_password(reader, admin.password);
   reader.finish();
 }
 
@@ -302,6 +324,7 @@ void BranchReader::read_replicas() {
   reader.read_duration("lag_hard_cap", policy.lag_hard_cap, 1ms, kLongest);
   reader.read_number("samples_out", policy.samples_out, 1, 100);
   reader.read_number("samples_in", policy.samples_in, 1, 100);
+  reader.read_choice<bool>("on_promotion", policy.end_on_promotion, kOnPromotion);
   if (policy.lag_hard_cap < policy.max_lag) {
     reader.error("lag_hard_cap", format_duration(policy.lag_hard_cap) + " is not allowed; max_lag (" +
                                      format_duration(policy.max_lag) + ") or more is");

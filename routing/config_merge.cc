@@ -10,7 +10,8 @@ namespace {
 constexpr std::string_view kBranchMark = "${branch}";
 
 bool names_a_file(std::string_view key) {
-  return key == "password_file" || key == "ca" || key == "certificate" || key == "key" || key == "userlist";
+  return key == "password_file" || key == "token_file" || key == "ca" || key == "certificate" || key == "key" ||
+         key == "userlist";
 }
 /// Free text of the operator's.
 bool is_opaque(std::string_view key) {

@@ -1,7 +1,12 @@
 // The top level of the configuration: listeners, TLS, admin, limits. An error here makes the whole configuration bad.
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <system_error>
 
 #include "routing/config_reader.h"
 
@@ -225,6 +230,36 @@ void read_tcp(ObjectReader& root, Config& config) {
   reader.finish();
 }
 
+std::string folder_above(const std::string& path) {
+  const std::size_t slash = path.find_last_of('/', path.size() - 2);
+  return slash == std::string::npos || slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// Only looks: the folder is made by who is to write in it, not by whoever checks a configuration.
+std::optional<std::string> state_dir_fault(const std::string& path) {
+  struct stat status = {};
+  const auto system_error = [] { return std::generic_category().message(errno); };
+  if (::stat(path.c_str(), &status) != 0) {
+    if (errno != ENOENT) return path + " cannot be used: " + system_error();
+    const std::string above = folder_above(path);
+    if (::access(above.c_str(), W_OK | X_OK) == 0) return std::nullopt;
+    return path + " is not there and cannot be made in " + above + ": " + system_error();
+  }
+  if (!S_ISDIR(status.st_mode)) return path + " is no folder";
+  // Who writes there decides which timeline counts and which PgBouncers are resumed.
+  if (status.st_uid != 0 && status.st_uid != ::geteuid()) return path + " belongs to another user; ours or root's is allowed";
+  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    return path + " may be written by others; 0700, or 0755 at most, is allowed";
+  if (::access(path.c_str(), R_OK | W_OK | X_OK) != 0) return path + " cannot be written: " + system_error();
+  return std::nullopt;
+}
+
+void read_state_dir(ObjectReader& root, const std::string& folder, Config& config) {
+  if (!root.read_text("state_dir", config.state_dir)) return;
+  config.state_dir = absolute_path(config.state_dir, folder);
+  if (const auto fault = state_dir_fault(config.state_dir)) root.error("state_dir", *fault);
+}
+
 void read_limits(ObjectReader& root, Config& config) {
   const Json* value = root.find("limits");
   if (value == nullptr) return;
@@ -253,7 +288,7 @@ void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& fi
   read_tcp(root, config);
   read_limits(root, config);
   root.read_bool("hide_unknown_branches", config.hide_unknown_branches);
-  root.refuse("state_dir");
+  read_state_dir(root, folder, config);
   root.refuse("cancel");
   root.read_duration("shutdown_delay", config.shutdown_delay, 0s, 1h);
   root.read_duration("drain_timeout", config.drain_timeout, 0s, 24h);

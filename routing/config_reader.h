@@ -27,6 +27,9 @@ void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& fi
 std::shared_ptr<BranchConfig> read_branch(const std::string& name, const Json& merged, const JsonPath& path,
                                           const ErrorSink& sink, ConfigFiles& files);
 
+/// config_discover.cc. The `discover` object of a branch.
+DiscoverConfig read_discover(const Json& value, const JsonPath& path, const ErrorSink& sink, ConfigFiles& files);
+
 /// config_backend_tls.cc. One `backend_tls` object.
 struct BackendTlsRead {
   BackendTlsConfig tls;

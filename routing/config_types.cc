@@ -21,6 +21,8 @@ constexpr std::uint64_t kProcessDescriptors = 64;
 /// Of a worker beside its listeners: epoll, wake-up, the spare descriptor, cancel dials.
 constexpr std::uint64_t kWorkerDescriptors = 16;
 constexpr std::uint64_t kMostProbes = 256;
+/// Of a branch whose members are not listed: some members and what asks for them.
+constexpr std::uint64_t kDiscoveredProbes = 8;
 constexpr std::uint32_t kDefaultMaxConnections = 20'000;
 
 bool is_alphanumeric(char c) {
@@ -29,7 +31,8 @@ bool is_alphanumeric(char c) {
 
 std::uint64_t fixed_descriptors(const Config& config, unsigned workers) {
   std::uint64_t members = 0;
-  for (const auto& [name, branch] : config.branches) members += branch->members.size();
+  for (const auto& [name, branch] : config.branches)
+    members += branch->discover ? kDiscoveredProbes : branch->members.size();
   return kProcessDescriptors + workers * (config.listeners.size() + kWorkerDescriptors) +
          std::min(members, kMostProbes);
 }

@@ -5,11 +5,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "metrics/blocks.h"
+#include "proxy/discovery/status.h"
+#include "proxy/monitor/planned_hold.h"
+#include "proxy/monitor/switch_answer.h"
 #include "proxy/monitor/verifier_service.h"
 #include "routing/snapshot.h"
 
@@ -59,6 +63,8 @@ class ControlView {
   virtual std::vector<std::shared_ptr<const routing::BranchView>> views() const = 0;
   /// Probes of a member that failed; 0 when never probed.
   virtual std::uint64_t probe_failures(std::string_view branch, std::size_t member) const = 0;
+  /// How the branch's members are found; nothing when they are listed in the configuration.
+  virtual std::optional<DiscoveryStatus> discovery(std::string_view branch) const = 0;
   virtual const VerifierStats& verifier_stats() const = 0;
   virtual std::vector<const metrics::WorkerBlock*> worker_blocks() const = 0;
   virtual bool listening() const = 0;
@@ -85,6 +91,12 @@ class ControlView {
   };
   /// `listener` is one of the configuration's, or empty: the first on which the target is lawful.
   virtual void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) = 0;
+
+  /// A planned switch (proxy/monitor/planned_hold.h). `done` comes when it is done, which may take minutes.
+  virtual void hold(const std::string& branch, HoldOptions options, SwitchDone done) = 0;
+  virtual void release(const std::string& branch, SwitchDone done) = 0;
+  /// The cluster of the branch has another system identifier now, and a person says that this is right.
+  virtual void adopt_cluster(const std::string& branch, SwitchDone done) = 0;
 };
 
 }  // namespace pointsman::proxy

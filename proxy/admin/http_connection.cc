@@ -142,7 +142,7 @@ void HttpConnection::hand_over() {
                             .from_loopback = from_loopback_};
   state_ = State::kHandling;
   socket_.want_read(false);
-  deadline_ = now_of_loop() + HttpLimits::kRequestDeadline;
+  deadline_ = now_of_loop() + HttpLimits::kWorkDeadline;
   owner_.on_request(*this, request);
 }
 

@@ -147,6 +147,14 @@ void add_branch(Scrape& scrape, const ControlView& control, const BranchView& vi
     if (view.active || failures != 0)
       scrape.add(Metric::kProbeFailuresTotal, {branch.name, view.members[i].name}, static_cast<double>(failures));
   }
+  if (const auto discovery = control.discovery(branch.name)) {
+    if (discovery->up) scrape.add(Metric::kDiscoveryUp, {branch.name}, *discovery->up ? 1 : 0);
+    if (view.active || discovery->failures != 0)
+      scrape.add(Metric::kDiscoveryFailuresTotal, {branch.name}, static_cast<double>(discovery->failures));
+  }
+  if (view.active || view.failovers != 0)
+    scrape.add(Metric::kFailoversTotal, {branch.name}, static_cast<double>(view.failovers));
+  if (view.active) scrape.add(Metric::kBranchOnHold, {branch.name}, view.on_hold ? 1 : 0);
   if (view.block == nullptr) return;
   scrape.add_branch(*view.block, words, destination_words(view));
   for (std::size_t pool = 0; pool < branch.pools.size(); ++pool) {

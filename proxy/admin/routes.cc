@@ -9,6 +9,7 @@
 
 #include "proxy/admin/process_stats.h"
 #include "proxy/admin/status_json.h"
+#include "routing/session_options.h"
 #include "routing/username.h"
 
 namespace pointsman::proxy {
@@ -21,6 +22,28 @@ constexpr std::string_view kExposition = "text/plain; version=0.0.4; charset=utf
 
 HttpResponse answer(unsigned status, std::string_view type, std::string body) {
   return {.status = status, .content_type = std::string(type), .body = std::move(body), .headers = {}};
+}
+
+constexpr std::string_view kNeedsBranch = "the query needs branch=NAME";
+
+HttpResponse switch_response(const SwitchAnswer& done) {
+  using Outcome = SwitchAnswer::Outcome;
+  unsigned status = 200;
+  switch (done.outcome) {
+    case Outcome::kDone:
+      break;
+    case Outcome::kUnknownBranch:
+    case Outcome::kNotOnHold:
+      status = 404;
+      break;
+    case Outcome::kRefused:
+      status = 409;
+      break;
+    case Outcome::kFailed:
+      status = 503;
+      break;
+  }
+  return answer(status, kJson, switch_json(done));
 }
 
 /// Compares without telling by its time how much was right. The length is no secret.
@@ -47,7 +70,7 @@ struct Routes::Route {
   bool writes;
   bool on_metrics_endpoint;
   /// The only query parameters it takes.
-  std::array<std::string_view, 2> parameters;
+  std::array<std::string_view, 3> parameters;
   void (Routes::*handler)(const RequestTarget&, base::Instant, const Reply&);
 };
 
@@ -68,7 +91,7 @@ std::optional<HttpResponse> refuse_write(const HttpRequest& request, const base:
 }
 
 void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base::Instant now, Reply reply) {
-  static constexpr std::array<Route, 7> kRoutes = {{
+  static constexpr std::array<Route, 10> kRoutes = {{
       {"/metrics", false, true, {}, &Routes::metrics},
       {"/healthz", false, true, {}, &Routes::healthz},
       {"/readyz", false, true, {}, &Routes::readyz},
@@ -76,6 +99,9 @@ void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base
       {"/api/sessions", false, false, {}, &Routes::sessions},
       {"/api/route", false, false, {"listener", "user"}, &Routes::explain_route},
       {"/api/reload", true, false, {}, &Routes::reload},
+      {"/api/hold", true, false, {"branch", "timeout", "force"}, &Routes::hold},
+      {"/api/release", true, false, {"branch"}, &Routes::release},
+      {"/api/adopt", true, false, {"branch"}, &Routes::adopt},
   }};
   const auto target = parse_target(request.target);
   if (!target.ok()) return reply(json_error(400, target.error()));
@@ -94,7 +120,7 @@ void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base
     if (auto refused = refuse_write(request, rules.token)) return reply(std::move(*refused));
   }
   for (const auto& [name, value] : target.value().query) {
-    if (std::find(route->parameters.begin(), route->parameters.end(), name) == route->parameters.end()) {
+    if (name.empty() || std::find(route->parameters.begin(), route->parameters.end(), name) == route->parameters.end()) {
       return reply(json_error(400, "no such query parameter here: " + routing::escape_for_log(name)));
     }
   }
@@ -148,6 +174,37 @@ void Routes::explain_route(const RequestTarget& target, base::Instant, const Rep
 void Routes::reload(const RequestTarget&, base::Instant, const Reply& reply) {
   const ReloadResult result = control_.reload();
   reply(answer(result.applied ? 200 : 422, kJson, reload_json(result)));
+}
+
+void Routes::hold(const RequestTarget& target, base::Instant, const Reply& reply) {
+  const std::string* branch = target.find("branch");
+  if (branch == nullptr) return reply(json_error(400, kNeedsBranch));
+  HoldOptions options;
+  if (const std::string* timeout = target.find("timeout")) {
+    const auto lease = routing::parse_duration(*timeout);
+    if (!lease || *lease < std::chrono::seconds(1) || *lease > kLongestLease) {
+      return reply(json_error(400, "timeout=" + routing::escape_for_log(*timeout) + " is not allowed; 1s to " +
+                                       routing::format_duration(kLongestLease) + " is, as 30s or 2m"));
+    }
+    options.lease = *lease;
+  }
+  if (const std::string* force = target.find("force")) {
+    if (*force != "true" && *force != "false") return reply(json_error(400, "force must be true or false"));
+    options.force = *force == "true";
+  }
+  control_.hold(*branch, options, [reply](const SwitchAnswer& done) { reply(switch_response(done)); });
+}
+
+void Routes::release(const RequestTarget& target, base::Instant, const Reply& reply) {
+  const std::string* branch = target.find("branch");
+  if (branch == nullptr) return reply(json_error(400, kNeedsBranch));
+  control_.release(*branch, [reply](const SwitchAnswer& done) { reply(switch_response(done)); });
+}
+
+void Routes::adopt(const RequestTarget& target, base::Instant, const Reply& reply) {
+  const std::string* branch = target.find("branch");
+  if (branch == nullptr) return reply(json_error(400, kNeedsBranch));
+  control_.adopt_cluster(*branch, [reply](const SwitchAnswer& done) { reply(switch_response(done)); });
 }
 
 }  // namespace pointsman::proxy

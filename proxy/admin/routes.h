@@ -38,6 +38,9 @@ class Routes {
   void sessions(const RequestTarget& target, base::Instant now, const Reply& reply);
   void explain_route(const RequestTarget& target, base::Instant now, const Reply& reply);
   void reload(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void hold(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void release(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void adopt(const RequestTarget& target, base::Instant now, const Reply& reply);
 
   ControlView& control_;
   MetricsPage metrics_;

@@ -58,18 +58,29 @@ Json pool_json(const BranchView& view, std::size_t index) {
       {"name", pool.name}, {"target", pool.to_primary ? "primary" : "replica"}, {"endpoints", std::move(endpoints)}};
 }
 
-Json branch_json(const BranchView& view, base::Instant now) {
+Json discovery_json(const DiscoveryStatus& discovery) {
+  return {{"source", discovery.source},
+          {"state", discovery.up ? (*discovery.up ? "ok" : "stale") : "unknown"},
+          {"age_seconds", discovery.age_seconds ? Json(rounded(*discovery.age_seconds)) : Json()},
+          {"error", discovery.error.empty() ? Json() : Json(discovery.error)}};
+}
+
+Json branch_json(const BranchView& view, const std::optional<DiscoveryStatus>& discovery, base::Instant now) {
   const bool primary_known = view.active && view.primary >= 0;
   Json members = Json::array();
   for (std::size_t i = 0; i < view.members.size(); ++i) members.push_back(member_json(view, i, now));
   Json pools = Json::array();
   for (std::size_t i = 0; i < view.config->pools.size(); ++i) pools.push_back(pool_json(view, i));
-  return {{"active", view.active},
+  Json json = {
+          {"active", view.active},
           {"primary", primary_known ? Json(view.config->members[static_cast<std::size_t>(view.primary)].name) : Json()},
           {"timeline", view.timeline != 0 ? Json(view.timeline) : Json()},
+          {"on_hold", view.on_hold},
           {"holding", view.block == nullptr ? 0 : metrics::sum_holding(*view.block)},
           {"members", std::move(members)},
           {"pools", std::move(pools)}};
+  if (discovery) json["discovery"] = discovery_json(*discovery);
+  return json;
 }
 
 Json session_json(const SessionRow& row) {
@@ -109,7 +120,7 @@ std::optional<std::string> status_json(const ControlView& control, std::optional
     if (views[i] == nullptr || (branch && static_cast<int>(i) != wanted)) continue;
     if (!first) text += ',';
     first = false;
-    text += dump(directory->name(i)) + ':' + dump(branch_json(*views[i], now));
+    text += dump(directory->name(i)) + ':' + dump(branch_json(*views[i], control.discovery(directory->name(i)), now));
   }
   return text + "}}\n";
 }
@@ -139,6 +150,31 @@ std::string route_json(const ControlView::RouteAnswer& answer) {
     json["hint"] = answer.hint;
   }
   json["candidates"] = answer.candidates;
+  return print(json);
+}
+
+std::string switch_json(const SwitchAnswer& answer) {
+  const bool done = answer.outcome == SwitchAnswer::Outcome::kDone;
+  Json transactions = Json::array();
+  for (const auto& transaction : answer.transactions) {
+    transactions.push_back({{"pid", transaction.pid},
+                            {"user", transaction.user},
+                            {"state", transaction.state},
+                            {"age_seconds", rounded(transaction.age_seconds)}});
+  }
+  Json pgbouncers = Json::array();
+  for (const auto& bouncer : answer.pgbouncers) {
+    pgbouncers.push_back({{"name", bouncer.name}, {"state", bouncer.state}});
+    if (!bouncer.error.empty()) pgbouncers.back()["error"] = bouncer.error;
+  }
+  Json json = {{"done", done}, {done ? "message" : "error", answer.message}};
+  if (!answer.primary.empty()) json["primary"] = answer.primary;
+  if (!answer.system_identifier.empty()) json["system_identifier"] = answer.system_identifier;
+  if (answer.held_seconds) json["held_seconds"] = rounded(*answer.held_seconds);
+  if (answer.ends_in_seconds) json["ends_in_seconds"] = rounded(*answer.ends_in_seconds);
+  if (!transactions.empty()) json["transactions"] = std::move(transactions);
+  if (!pgbouncers.empty()) json["pgbouncers"] = std::move(pgbouncers);
+  if (!answer.warnings.empty()) json["warnings"] = answer.warnings;
   return print(json);
 }
 

@@ -19,6 +19,9 @@ std::optional<std::string> status_json(const ControlView& control, std::optional
 std::string sessions_json(std::vector<SessionRow> sessions);
 /// /api/route: {"ok": true, "destination": …} or {"ok": false, "message": …, "sqlstate": …}.
 std::string route_json(const ControlView::RouteAnswer& answer);
+/// /api/hold, /api/release, /api/adopt: {"done": true, "message": …} or {"done": false, "error": …}, with what is known
+/// of PgBouncers and transactions.
+std::string switch_json(const SwitchAnswer& answer);
 /// /api/reload: {"applied": …, "errors": […]}.
 std::string reload_json(const ReloadResult& result);
 

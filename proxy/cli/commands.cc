@@ -4,10 +4,13 @@
 #include <csignal>
 #include <ctime>
 
+#include <algorithm>
+#include <fstream>
 #include <iostream>
 
 #include <CLI/CLI.hpp>
 
+#include "base/secret.h"
 #include "proxy/admin/http_message.h"
 #include "proxy/admin/version.h"
 #include "proxy/cli/certificate_check.h"
@@ -22,6 +25,9 @@ constexpr int kSuccess = 0;
 constexpr int kFailure = 1;
 constexpr int kUsage = 2;
 constexpr base::Duration kAnswerDeadline = std::chrono::seconds(10);
+/// A hold waits for PAUSE, up to failover.hold_timeout; the router has bounds of its own.
+constexpr base::Duration kSwitchDeadline = std::chrono::minutes(13);
+constexpr std::size_t kMaxTokenBytes = 4096;
 constexpr std::string_view kDefaultAdmin = "http://127.0.0.1:9432";
 /// Home, clear to the end of the screen (ECMA-48).
 constexpr std::string_view kClearScreen = "\x1b[H\x1b[2J";
@@ -31,6 +37,10 @@ struct Options {
   std::string admin_url = std::string(kDefaultAdmin);
   std::string listener;
   std::string user;
+  std::string branch;
+  std::string token_file;
+  std::string lease = "30s";
+  bool force = false;
   bool watch = false;
   bool json = false;
 };
@@ -38,6 +48,21 @@ struct Options {
 int fail(const std::string& what) {
   std::cerr << "pointsman: " << what << "\n";
   return kFailure;
+}
+
+/// Nothing wrong with it, but most servers will refuse that probe.
+void remark_on_probes(const routing::Config& config) {
+  std::size_t count = 0;
+  std::string first;
+  for (const auto& [name, branch] : config.branches) {
+    if (!branch->probe.password.empty() || !branch->backend_tls.certificate.empty()) continue;
+    if (count++ == 0) first = name;
+  }
+  if (count == 0) return;
+  std::cerr << "note: " << count << (count == 1 ? " branch" : " branches") << " (" << first
+            << (count == 1 ? ")" : ", ...)")
+            << " without probe.password_file and without a client certificate in backend_tls: the probe and auth roles "
+               "log in with SCRAM-SHA-256 or a client certificate, else only where pg_hba.conf trusts them\n";
 }
 
 int run_check(const Options& options) {
@@ -49,6 +74,7 @@ int run_check(const Options& options) {
   }
   for (const auto& error : errors) std::cerr << error.to_string() << "\n";
   if (!errors.empty() || loaded.config == nullptr) return kFailure;
+  remark_on_probes(*loaded.config);
   const std::size_t branches = loaded.config->branches.size();
   std::cout << options.config_file << ": ok, " << branches << (branches == 1 ? " branch\n" : " branches\n");
   return kSuccess;
@@ -110,6 +136,51 @@ int run_status(const Options& options) {
   return kSuccess;
 }
 
+/// The one line of a token file.
+base::Result<base::SecretString> read_token(const std::string& path) {
+  if (path.empty()) return base::SecretString();
+  std::ifstream file(path, std::ios::binary);
+  std::string token(kMaxTokenBytes + 1, '\0');
+  file.read(token.data(), static_cast<std::streamsize>(token.size()));
+  const auto size = static_cast<std::size_t>(file.gcount());
+  token.resize(size);
+  while (token.ends_with('\n') || token.ends_with('\r')) token.pop_back();
+  const bool good = !token.empty() && size <= kMaxTokenBytes &&
+                    std::all_of(token.begin(), token.end(), [](char c) { return c > ' ' && c <= '~'; });
+  base::SecretString secret(token);
+  base::wipe(token.data(), token.size());
+  if (good) return secret;
+  return base::Error{"cannot use " + path + ": it must hold the token in one line, and be readable"};
+}
+
+/// Asks for a step of a planned switch and says what became of it.
+int run_switch(const Options& options, const std::string& path_and_query) {
+  const auto url = parse_admin_url(options.admin_url);
+  if (!url.ok()) return fail(url.error());
+  const auto token = read_token(options.token_file);
+  if (!token.ok()) return fail(token.error());
+  const auto answer = http_post(url.value(), path_and_query, token.value().reveal(), kSwitchDeadline);
+  if (!answer.ok()) return fail(answer.error());
+  const std::string text = switch_text(answer.value().status, answer.value().body);
+  if (answer.value().status == 200) {
+    std::cout << text;
+    return kSuccess;
+  }
+  std::cerr << "pointsman: " << text;
+  return kFailure;
+}
+
+int run_hold(const Options& options) {
+  return run_switch(options, "/api/hold?branch=" + percent_encode(options.branch) + "&timeout=" +
+                                 percent_encode(options.lease) + "&force=" + (options.force ? "true" : "false"));
+}
+
+void add_switch_options(CLI::App& command, Options& options) {
+  command.add_option("--token-file", options.token_file, "the token of admin.token_file, if the router has one")
+      ->type_name("FILE");
+  command.add_option("BRANCH", options.branch, "the branch")->required();
+}
+
 void add_admin_option(CLI::App& command, Options& options) {
   command.add_option("--admin", options.admin_url, "the router's admin endpoint")
       ->type_name("URL")
@@ -144,6 +215,24 @@ int run_command_line(int argc, char** argv, const std::function<int(const ServeO
   status_command->add_flag("--watch", options.watch, "draw again every second until Ctrl-C");
   status_command->add_flag("--json", options.json, "as JSON");
 
+  CLI::App* hold_command = app.add_subcommand(
+      "hold", "before a planned switchover: pause the branch's PgBouncers, hold new sessions to its primary");
+  add_admin_option(*hold_command, options);
+  add_switch_options(*hold_command, options);
+  hold_command
+      ->add_option("--timeout", options.lease, "when the hold ends by itself, at most 5m; counted from PAUSE on")
+      ->type_name("DURATION")
+      ->capture_default_str();
+  hold_command->add_flag("--force", options.force, "even if there are transactions that have been running for long");
+  CLI::App* release_command = app.add_subcommand(
+      "release", "after it: wait for the verified primary, then let the PgBouncers and held sessions go on");
+  add_admin_option(*release_command, options);
+  add_switch_options(*release_command, options);
+  CLI::App* adopt_command = app.add_subcommand(
+      "adopt", "accept that the branch is another cluster now (another system identifier, as after pg_upgrade)");
+  add_admin_option(*adopt_command, options);
+  add_switch_options(*adopt_command, options);
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -153,6 +242,10 @@ int run_command_line(int argc, char** argv, const std::function<int(const ServeO
   if (serve_command->parsed()) return serve({.config_file = options.config_file});
   if (check_command->parsed()) return run_check(options);
   if (route_command->parsed()) return run_route(options);
+  if (hold_command->parsed()) return run_hold(options);
+  if (release_command->parsed())
+    return run_switch(options, "/api/release?branch=" + percent_encode(options.branch));
+  if (adopt_command->parsed()) return run_switch(options, "/api/adopt?branch=" + percent_encode(options.branch));
   return run_status(options);
 }
 

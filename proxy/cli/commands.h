@@ -1,5 +1,5 @@
 #pragma once
-// The command line (contract section 6): parses it with CLI11 and runs `check`, `route`, `status`; `serve` is handed
+// The command line (contract section 6): parses it with CLI11 and runs every command but `serve`, which is handed
 // back to main.
 
 #include <functional>

@@ -212,7 +212,11 @@ base::Result<HttpAnswer> parse_http_answer(std::string_view raw) {
   return HttpAnswer{.status = *status, .body = std::string(body)};
 }
 
-base::Result<HttpAnswer> http_get(const AdminUrl& url, std::string_view path_and_query, base::Duration allowed) {
+namespace {
+
+/// `headers`: more of them, each with its line end.
+base::Result<HttpAnswer> http_ask(const AdminUrl& url, std::string_view method, std::string_view path_and_query,
+                                  const std::string& headers, base::Duration allowed) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV;
@@ -233,9 +237,9 @@ base::Result<HttpAnswer> http_get(const AdminUrl& url, std::string_view path_and
     error = connect_to(socket.get(), *address, deadline);
     if (error != 0) continue;
     // HTTP/1.0: the answer ends with the connection and is never chunked, whatever proxy stands between.
-    const std::string request = "GET " + url.prefix + std::string(path_and_query) +
+    const std::string request = std::string(method) + " " + url.prefix + std::string(path_and_query) +
                                 " HTTP/1.0\r\nHost: " + host_for_url(url.host) + ":" + std::to_string(url.port) +
-                                "\r\nAccept: application/json\r\n\r\n";
+                                "\r\nAccept: application/json\r\n" + headers + "\r\n";
     std::string raw;
     error = send_all(socket.get(), request, deadline);
     if (error == 0) error = receive_all(socket.get(), raw, deadline);
@@ -243,6 +247,19 @@ base::Result<HttpAnswer> http_get(const AdminUrl& url, std::string_view path_and
     return parse_http_answer(raw);
   }
   return base::Error{explain_connect(url, error)};
+}
+
+}  // namespace
+
+base::Result<HttpAnswer> http_get(const AdminUrl& url, std::string_view path_and_query, base::Duration deadline) {
+  return http_ask(url, "GET", path_and_query, {}, deadline);
+}
+
+base::Result<HttpAnswer> http_post(const AdminUrl& url, std::string_view path_and_query, std::string_view token,
+                                   base::Duration deadline) {
+  std::string headers = "Content-Length: 0\r\n";
+  if (!token.empty()) headers += "Authorization: Bearer " + std::string(token) + "\r\n";
+  return http_ask(url, "POST", path_and_query, headers, deadline);
 }
 
 }  // namespace pointsman::proxy

@@ -1,5 +1,5 @@
 #pragma once
-// A small blocking HTTP client for `route` and `status`: one request a connection, an absolute deadline, a bounded
+// A small blocking HTTP client for the commands that ask a running router: one request a connection, an absolute deadline, a bounded
 // answer. Plain HTTP only.
 
 #include <cstdint>
@@ -31,5 +31,8 @@ base::Result<HttpAnswer> parse_http_answer(std::string_view raw);
 
 /// GET. The error says what was tried and what to do. Names are resolved before the deadline's clock starts.
 base::Result<HttpAnswer> http_get(const AdminUrl& url, std::string_view path_and_query, base::Duration deadline);
+/// POST without a body. `token`: empty: none. Requires: it is one line of visible characters.
+base::Result<HttpAnswer> http_post(const AdminUrl& url, std::string_view path_and_query, std::string_view token,
+                                   base::Duration deadline);
 
 }  // namespace pointsman::proxy

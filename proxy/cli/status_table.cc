@@ -93,6 +93,25 @@ std::string print(const std::vector<Row>& rows) {
   return text;
 }
 
+using Line = std::array<std::string, 4>;
+
+/// Columns side by side, each as wide as its widest text.
+std::string print_lines(const std::vector<Line>& lines) {
+  std::array<std::size_t, 4> widths{};
+  for (const Line& line : lines) {
+    for (std::size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], line[i].size());
+  }
+  std::string text;
+  for (const Line& line : lines) {
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      text += (i == 0 ? "  " : "   ") + line[i];
+      if (i + 1 < line.size()) text.append(widths[i] - line[i].size(), ' ');
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 /// Runs `read` on the parsed answer. nlohmann::json throws on what it does not find: this is the boundary.
 template <typename T, typename Read>
 base::Result<T> with_json(std::string_view text, Read read) {
@@ -115,6 +134,7 @@ std::string read_status(const Json& status) {
     if (branch.at("active").get<bool>()) ++active;
     const auto holding = branch.at("holding").get<std::uint64_t>();
     if (holding > 0) held += name + ": " + std::to_string(holding) + (holding == 1 ? " login" : " logins") + " held\n";
+    if (branch.value("on_hold", false)) held += name + ": on hold for a planned switch\n";
     if (branch.at("active").get<bool>() && branch.at("primary").is_null()) held += name + ": no primary\n";
   }
   std::string text = "pointsman " + status.at("version").get<std::string>() + ", " + std::to_string(branches.size()) +
@@ -151,6 +171,31 @@ RouteText read_route(const Json& route) {
   return result;
 }
 
+std::string read_switch(const Json& answer) {
+  std::string text = answer.at(answer.value("done", false) ? "message" : "error").get<std::string>() + "\n";
+  if (answer.contains("transactions")) {
+    std::vector<Line> lines = {{"pid", "user", "age", "state"}};
+    for (const Json& entry : answer.at("transactions")) {
+      std::array<char, 32> age{};
+      std::snprintf(age.data(), age.size(), "%.1f s", entry.at("age_seconds").get<double>());
+      lines.push_back({std::to_string(entry.at("pid").get<std::int64_t>()), entry.at("user").get<std::string>(),
+                       age.data(), entry.at("state").get<std::string>()});
+    }
+    text += print_lines(lines);
+  }
+  if (answer.contains("pgbouncers")) {
+    for (const Json& entry : answer.at("pgbouncers")) {
+      text += "  " + entry.at("name").get<std::string>() + ": " + entry.at("state").get<std::string>();
+      if (entry.contains("error")) text += " (" + entry.at("error").get<std::string>() + ")";
+      text += "\n";
+    }
+  }
+  if (answer.contains("warnings")) {
+    for (const Json& warning : answer.at("warnings")) text += "warning: " + warning.get<std::string>() + "\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 base::Result<std::string> status_table(std::string_view json) {
@@ -163,6 +208,11 @@ base::Result<std::string> pretty_json(std::string_view json) {
 
 base::Result<RouteText> route_text(std::string_view json) {
   return with_json<RouteText>(json, read_route);
+}
+
+std::string switch_text(unsigned status, std::string_view json) {
+  const auto told = with_json<std::string>(json, read_switch);
+  return told.ok() ? told.value() : error_text(status, json) + "\n";
 }
 
 std::string error_text(unsigned status, std::string_view body) {

@@ -19,6 +19,9 @@ struct RouteText {
 };
 /// The answer of /api/route as lines.
 base::Result<RouteText> route_text(std::string_view json);
+/// The answer of /api/hold, /api/release or /api/adopt, whatever its status, as lines: what was done or why not, then
+/// the transactions in the way, the PgBouncers and the warnings.
+std::string switch_text(unsigned status, std::string_view json);
 /// What an error answer says: its `error` text, or the status code in words.
 std::string error_text(unsigned status, std::string_view body);
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "proxy/monitor/state_dir.h"
 #include "routing/reason.h"
 #include "routing/selection.h"
 
@@ -13,6 +14,9 @@ namespace pointsman::proxy {
 namespace {
 
 constexpr base::Duration kProbeGap = std::chrono::milliseconds(200);  // between probes out of turn of one member
+/// While a session waits for a replica to catch up.
+constexpr base::Duration kOftenInterval = std::chrono::milliseconds(100);
+constexpr base::Duration kOftenLongest = std::chrono::minutes(1);
 constexpr base::Duration kMaxRefusalPause = std::chrono::seconds(15);
 
 bool same_place(const routing::MemberConfig& a, const routing::MemberConfig& b) {
@@ -35,14 +39,56 @@ std::vector<std::string> destinations_of(const routing::BranchConfig& config) {
 BranchMonitor::BranchMonitor(MonitorContext& context, Owner& owner, std::shared_ptr<const routing::BranchConfig> config)
     : context_(context),
       owner_(owner),
-      config_(std::move(config)),
+      declared_(std::move(config)),
+      config_(declared_),
       topology_(config_),
       members_(config_->members.size()) {
+  if (const KnownIdentity* known = context.state == nullptr ? nullptr : context.state->identity(*declared_))
+    topology_.restore(known->system_identifier, known->timeline);
+  make_discovery();
   take_addresses();
   build_view(loop_clock());
 }
 
+void BranchMonitor::make_discovery() {
+  if (!declared_->discover) return;
+  BranchDiscovery::Owner& owner = *this;
+  discovery_ = std::make_unique<BranchDiscovery>(*context_.discovery, owner, declared_->name, *declared_->discover);
+}
+
 void BranchMonitor::reconfigure(std::shared_ptr<const routing::BranchConfig> config) {
+  if (config == declared_) return;
+  declared_ = std::move(config);
+  if (!declared_->discover) {
+    discovery_.reset();
+  } else if (discovery_ != nullptr) {
+    discovery_->reconfigure(*declared_->discover);
+  } else {
+    make_discovery();
+    if (active()) discovery_->start();
+  }
+  topology_.set_named_leader(discovery_ == nullptr ? std::nullopt : discovery_->leader());
+  use_config(effective());
+}
+
+std::shared_ptr<const routing::BranchConfig> BranchMonitor::effective() const {
+  if (discovery_ == nullptr || !discovery_->found()) return declared_;
+  return routing::effective_config(*declared_, *discovery_->found());
+}
+
+void BranchMonitor::on_members_found() {
+  topology_.set_named_leader(discovery_->leader());
+  use_config(effective());
+  owner_.on_branch_view(*this);
+}
+
+/// A name counts from the next outcome of a probe on.
+void BranchMonitor::on_leader_named() {
+  topology_.set_named_leader(discovery_->leader());
+  for (std::size_t i = 0; i < members_.size(); ++i) probe_soon(i);
+}
+
+void BranchMonitor::use_config(std::shared_ptr<const routing::BranchConfig> config) {
   if (config == config_) return;
   const auto now = loop_clock();
   const auto previous = std::exchange(config_, std::move(config));
@@ -89,6 +135,7 @@ void BranchMonitor::activate(base::Instant now) {
     members_[i].not_before = {};
     members_[i].refusals = 0;
   }
+  if (discovery_ != nullptr) discovery_->start();
   resolve_names(config_->probe.interval, now);
   take_addresses();
   for (std::size_t i = 0; i < members_.size(); ++i) start_probe(i, now);
@@ -109,6 +156,8 @@ void BranchMonitor::deactivate() {
     member.wanted_at.reset();
     member.probe_again = false;
   }
+  if (discovery_ != nullptr) discovery_->stop();
+  topology_.set_named_leader(std::nullopt);
   topology_.set_active(false);
   retire_block();
   spdlog::debug("branch {}: not in use, probing stopped", config_->name);
@@ -117,14 +166,14 @@ void BranchMonitor::deactivate() {
 
 std::unique_ptr<MemberProbe> BranchMonitor::new_probe(std::size_t i) {
   MemberProbe::Owner& owner = *this;
-  return std::make_unique<MemberProbe>(context_.loop, context_.handles, owner, i);
+  return std::make_unique<MemberProbe>(*context_.sql, context_.handles, owner, i);
 }
 
 bool BranchMonitor::in_use(base::Instant now) const {
-  if (now - last_wanted_ < config_->probe.idle_after) return true;
+  if (now - last_wanted_ < config_->probe.idle_after || view_->on_hold) return true;
   if (block_ != nullptr && block_->admitted.load(std::memory_order_relaxed) > 0) return true;
-  return std::any_of(retired_blocks_.begin(), retired_blocks_.end(), [](const auto& weak) {
-    const auto block = weak.lock();
+  return std::any_of(retired_blocks_.begin(), retired_blocks_.end(), [](const RetiredBlock& retired) {
+    const auto block = retired.block.lock();
     return block != nullptr && block->admitted.load(std::memory_order_relaxed) > 0;
   });
 }
@@ -150,9 +199,10 @@ void BranchMonitor::on_timer() {
 }
 
 void BranchMonitor::tick(base::Instant now) {
-  next_tick_ += config_->probe.interval;
-  if (next_tick_ <= now) next_tick_ = now + config_->probe.interval;
-  std::erase_if(retired_blocks_, [](const auto& weak) { return weak.expired(); });
+  const auto interval = now < often_until_ ? std::min(config_->probe.interval, kOftenInterval) : config_->probe.interval;
+  next_tick_ += interval;
+  if (next_tick_ <= now) next_tick_ = now + interval;
+  std::erase_if(retired_blocks_, [](const RetiredBlock& retired) { return retired.block.expired(); });
   resolve_names(config_->probe.interval, now);
   if (unpublished_) publish(now);  // a member that takes long to answer does not hold back the others' figures
   for (std::size_t i = 0; i < members_.size(); ++i) start_probe(i, now);
@@ -183,6 +233,31 @@ void BranchMonitor::probe_soon(std::size_t i) {
   }
   member.wanted_at = std::max(loop_clock(), member.started + kProbeGap);
   arm();
+}
+
+void BranchMonitor::probe_often(base::Instant until) {
+  want();
+  const auto now = loop_clock();
+  often_until_ = std::max(often_until_, std::min(until, now + kOftenLongest));
+  next_tick_ = std::min(next_tick_, now + kOftenInterval);
+  for (std::size_t i = 0; i < members_.size(); ++i) probe_soon(i);
+  arm();
+}
+
+void BranchMonitor::set_on_hold(bool on_hold) {
+  if (!topology_.set_on_hold(on_hold)) return;
+  last_wanted_ = loop_clock();
+  publish(last_wanted_);
+}
+
+std::optional<std::string> BranchMonitor::adopt() {
+  if (!active()) return std::nullopt;
+  const auto now = loop_clock();
+  auto identifier = topology_.adopt(now);
+  if (!identifier) return std::nullopt;
+  log_event(spdlog::level::warn);
+  publish(now);
+  return identifier;
 }
 
 void BranchMonitor::resolve_names(base::Duration max_age, base::Instant now) {
@@ -318,6 +393,8 @@ void BranchMonitor::on_probe_lost(std::size_t i) {
 void BranchMonitor::finish_outcome(std::size_t i, bool changed, base::Instant now) {
   if (std::exchange(members_[i].probe_again, false)) probe_soon(i);
   unpublished_ = true;
+  // Who leads is told on an interval: a change of roles is the moment to ask.
+  if (discovery_ != nullptr && (changed || topology_.leader_in_question())) discovery_->ask_soon();
   const bool round_over =
       std::none_of(members_.begin(), members_.end(), [](const Member& member) { return member.probe->in_flight(); });
   if (changed || round_over) publish(now);
@@ -333,15 +410,27 @@ void BranchMonitor::make_block() {
   dimensions.reasons = routing::kReasonCount;
   dimensions.destinations = block_destinations_.size();
   block_ = std::make_shared<metrics::BranchBlock>(dimensions);
+  for (const RetiredBlock& retired : retired_blocks_) {
+    if (retired.block.expired()) continue;
+    metrics::BranchBlock::Former& former = block_->formers.emplace_back();
+    former.block = retired.block;
+    for (const std::string& destination : block_destinations_) {
+      const auto& there = retired.destinations;
+      const auto found = std::find(there.begin(), there.end(), destination);
+      former.places.push_back(found == there.end() ? metrics::BranchBlock::kNowhere
+                                                   : static_cast<std::size_t>(found - there.begin()));
+    }
+  }
 }
 
 void BranchMonitor::retire_block() {
-  if (block_ != nullptr) retired_blocks_.push_back(block_);
+  if (block_ != nullptr) retired_blocks_.push_back({block_, block_destinations_});
   block_.reset();
 }
 
 void BranchMonitor::build_view(base::Instant now) {
   auto view = topology_.view(now);
+  if (config_->members.empty()) view->settled = false;  // nobody has said yet who belongs to the branch
   view->block = block_;
   view_ = std::move(view);
   unpublished_ = false;

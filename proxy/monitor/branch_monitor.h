@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "metrics/blocks.h"
+#include "proxy/discovery/branch_discovery.h"
 #include "proxy/monitor/member_probe.h"
 #include "proxy/monitor/resolver.h"
 #include "proxy/monitor/uv_handles.h"
@@ -25,18 +26,22 @@
 namespace pointsman::proxy {
 
 class BranchMonitor;
+class StateDir;
 
 /// What all branches share; outlives them.
 struct MonitorContext {
+  SqlContext* sql;
   uv_loop_t* loop;
   HandleCount handles;
   Resolver* resolver;
+  DiscoveryContext* discovery;
   std::minstd_rand random;
   std::size_t workers;
   std::size_t listeners;
+  const StateDir* state;  // null: none
 };
 
-class BranchMonitor final : private MemberProbe::Owner {
+class BranchMonitor final : private MemberProbe::Owner, private BranchDiscovery::Owner {
  public:
   class Owner {
    public:
@@ -56,10 +61,18 @@ class BranchMonitor final : private MemberProbe::Owner {
   void want();
   /// Somebody could not dial the member: probe it at once, at most every 200 ms.
   void probe_soon(std::size_t member);
+  /// A session waits for a replica: probe all members now, and every kOftenInterval until then.
+  void probe_often(base::Instant until);
+  void set_on_hold(bool on_hold);
+  std::optional<std::string> adopt();
   /// A look-up of `host` ended.
   void on_resolved(const std::string& host);
 
   bool active() const { return timer_ != nullptr; }
+  /// Nothing when the members are listed in the configuration.
+  std::optional<DiscoveryStatus> discovery(base::Instant now) const {
+    return discovery_ == nullptr ? std::nullopt : std::optional(discovery_->status(now));
+  }
   const std::shared_ptr<const routing::BranchView>& view() const { return view_; }
   std::uint64_t probe_failures(std::size_t member) const {
     return member < members_.size() ? members_[member].failures : 0;
@@ -81,7 +94,12 @@ class BranchMonitor final : private MemberProbe::Owner {
   void on_probe_answer(std::size_t member, const ProbeAnswer& answer) override;
   void on_probe_failure(std::size_t member, routing::ProbeFailure failure, const PgFailure& cause) override;
   void on_probe_lost(std::size_t member) override;
+  void on_members_found() override;
+  void on_leader_named() override;
 
+  void make_discovery();
+  std::shared_ptr<const routing::BranchConfig> effective() const;
+  void use_config(std::shared_ptr<const routing::BranchConfig> config);
   void activate(base::Instant now);
   void deactivate();
   bool in_use(base::Instant now) const;
@@ -105,18 +123,25 @@ class BranchMonitor final : private MemberProbe::Owner {
 
   MonitorContext& context_;
   Owner& owner_;
-  std::shared_ptr<const routing::BranchConfig> config_;
+  std::shared_ptr<const routing::BranchConfig> declared_;  // as the file has it
+  std::shared_ptr<const routing::BranchConfig> config_;    // with the members that were discovered
+  std::unique_ptr<BranchDiscovery> discovery_;             // null: the members are listed
   routing::BranchTopology topology_;
   std::vector<Member> members_;
   std::unique_ptr<LoopTimer> timer_;  // while active
   base::Instant last_wanted_{};
   base::Instant activated_{};
   base::Instant next_tick_{};
+  base::Instant often_until_{};
   bool unpublished_ = false;  // figures have come since the last publication
   std::shared_ptr<const routing::BranchView> view_;
   std::shared_ptr<metrics::BranchBlock> block_;
   std::vector<std::string> block_destinations_;                      // what block_'s indexes mean
-  std::vector<std::weak_ptr<metrics::BranchBlock>> retired_blocks_;  // sessions may still be counted there
+  struct RetiredBlock {
+    std::weak_ptr<metrics::BranchBlock> block;
+    std::vector<std::string> destinations;
+  };
+  std::vector<RetiredBlock> retired_blocks_;  // sessions may still be counted there
   bool warned_superuser_ = false;
   bool warned_hidden_ = false;
 };

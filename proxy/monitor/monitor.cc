@@ -6,15 +6,18 @@
 
 #include "proxy/monitor/branch_monitor.h"
 #include "proxy/monitor/resolver.h"
+#include "proxy/monitor/sql_context.h"
 #include "proxy/monitor/uv_handles.h"
 
 namespace pointsman::proxy {
 
 struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
-  Impl(uv_loop_t* loop, ViewSink& view_sink, std::size_t workers, std::size_t listeners)
-      : sink(view_sink), resolver(loop, *this), context{loop,      make_handle_count(),
-                                                        &resolver, std::minstd_rand(std::random_device{}()),
-                                                        workers,   listeners} {}
+  Impl(SqlContext& sql, ViewSink& view_sink, std::size_t workers, std::size_t listeners, const StateDir* state)
+      : sink(view_sink),
+        resolver(sql.loop, *this),
+        context{&sql, sql.loop, make_handle_count(), &resolver, &discovery, std::minstd_rand(std::random_device{}()),
+                workers, listeners, state},
+        discovery{{sql.loop, context.handles, &sql.scratch, &sql.pool}, &resolver, &context.random, {}} {}
 
   void on_branch_view(BranchMonitor& branch) override {
     if (configuring || stopped) return;
@@ -23,7 +26,9 @@ struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
   }
 
   void on_resolved(const std::string& host, bool changed) override {
-    if (stopped || (!changed && !resolver.addresses_of(host).empty())) return;
+    if (stopped) return;
+    discovery.on_resolved(host);
+    if (!changed && !resolver.addresses_of(host).empty()) return;
     for (const auto& branch : branches) branch->on_resolved(host);
   }
 
@@ -36,6 +41,7 @@ struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
   ViewListener* listener = nullptr;
   Resolver resolver;
   MonitorContext context;
+  DiscoveryContext discovery;
   std::shared_ptr<const routing::Directory> directory;
   std::vector<std::unique_ptr<BranchMonitor>> branches;                // as in the directory
   std::vector<std::shared_ptr<const routing::BranchView>> last_views;  // after shut_down()
@@ -43,8 +49,8 @@ struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
   bool stopped = false;
 };
 
-Monitor::Monitor(uv_loop_t* loop, ViewSink& sink, std::size_t workers, std::size_t listeners)
-    : impl_(std::make_unique<Impl>(loop, sink, workers, listeners)) {}
+Monitor::Monitor(SqlContext& sql, ViewSink& sink, std::size_t workers, std::size_t listeners, const StateDir* state)
+    : impl_(std::make_unique<Impl>(sql, sink, workers, listeners, state)) {}
 
 Monitor::~Monitor() = default;
 
@@ -94,6 +100,19 @@ void Monitor::on_dial_failed(std::string_view branch, std::size_t member) {
   if (BranchMonitor* found = impl_->find(branch); found != nullptr) found->probe_soon(member);
 }
 
+void Monitor::want_fresh(std::string_view branch, base::Instant until) {
+  if (BranchMonitor* found = impl_->find(branch); found != nullptr) found->probe_often(until);
+}
+
+void Monitor::set_on_hold(std::string_view branch, bool on_hold) {
+  if (BranchMonitor* found = impl_->find(branch); found != nullptr) found->set_on_hold(on_hold);
+}
+
+std::optional<std::string> Monitor::adopt(std::string_view branch) {
+  BranchMonitor* found = impl_->find(branch);
+  return found == nullptr ? std::nullopt : found->adopt();
+}
+
 std::vector<std::shared_ptr<const routing::BranchView>> Monitor::views() const {
   if (impl_->stopped) return impl_->last_views;
   std::vector<std::shared_ptr<const routing::BranchView>> out;
@@ -105,6 +124,11 @@ std::vector<std::shared_ptr<const routing::BranchView>> Monitor::views() const {
 std::uint64_t Monitor::probe_failures(std::string_view branch, std::size_t member) const {
   const BranchMonitor* found = impl_->find(branch);
   return found == nullptr ? 0 : found->probe_failures(member);
+}
+
+std::optional<DiscoveryStatus> Monitor::discovery(std::string_view branch) const {
+  const BranchMonitor* found = impl_->find(branch);
+  return found == nullptr ? std::nullopt : found->discovery(loop_clock());
 }
 
 void Monitor::shut_down() {

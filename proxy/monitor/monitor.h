@@ -1,19 +1,22 @@
 #pragma once
-// Watches the branches in use: resolves their hosts, probes each member over libpq on the control loop, and publishes
+// Watches the branches in use: resolves their hosts, probes each member by SQL on the control loop, and publishes
 // immutable views. Control thread only. An unused branch costs nothing: no connection, no look-up, no timer.
-
-#include <uv.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "proxy/discovery/status.h"
 #include "routing/snapshot.h"
 
 namespace pointsman::proxy {
+
+class StateDir;
+struct SqlContext;
 
 /// Where views go: implemented by the control server, which posts them to every worker's mailbox.
 class ViewSink {
@@ -44,8 +47,9 @@ class MonitorAccess {
 
 class Monitor final : public MonitorAccess {
  public:
-  /// `workers` sizes the branches' metric blocks; `listeners` likewise.
-  Monitor(uv_loop_t* loop, ViewSink& sink, std::size_t workers, std::size_t listeners);
+  /// On the loop of `sql`, which must outlive this. `workers` sizes the branches' metric blocks; `listeners` likewise.
+  /// `state`: what a former process knew of the branches; null: nothing.
+  Monitor(SqlContext& sql, ViewSink& sink, std::size_t workers, std::size_t listeners, const StateDir* state = nullptr);
   ~Monitor() override;
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
@@ -63,12 +67,22 @@ class Monitor final : public MonitorAccess {
   void want(std::string_view branch) override;
   /// A worker could not dial a member: probe it at once (bounded: at most every 200 ms per member).
   void on_dial_failed(std::string_view branch, std::size_t member);
+  /// A session waits for a replica to replay what it has seen: probe at once, and often until then (a minute at most).
+  void want_fresh(std::string_view branch, base::Instant until);
+
+  /// A planned switch begins or ends: new sessions to the primary wait. Keeps the branch in use meanwhile.
+  void set_on_hold(std::string_view branch, bool on_hold);
+  /// Takes on the system identifier that members of the branch have instead of the known one; nullopt: none has, or the
+  /// branch is not in use.
+  std::optional<std::string> adopt(std::string_view branch);
 
   /// All branches' views in the directory's order (for status).
   std::vector<std::shared_ptr<const routing::BranchView>> views() const;
 
   /// probe_failures_total of a member; 0 when never probed.
   std::uint64_t probe_failures(std::string_view branch, std::size_t member) const;
+  /// Nothing for a branch whose members are listed.
+  std::optional<DiscoveryStatus> discovery(std::string_view branch) const;
 
   /// Stops probing and closes everything; publishes nothing more. Views stay readable.
   void shut_down();

@@ -9,7 +9,8 @@
 namespace pointsman::proxy {
 namespace {
 
-constexpr std::size_t kMaxAddresses = 16;  // more than anybody dials one after the other
+/// More than anybody dials one after the other, and one more than a discovered branch may have members.
+constexpr std::size_t kMaxAddresses = routing::kMaxMembers + 1;
 
 std::vector<routing::SocketAddress> collect(const addrinfo* list) {
   std::vector<routing::SocketAddress> out;
@@ -118,6 +119,11 @@ const std::vector<routing::SocketAddress>& Resolver::addresses_of(const std::str
 std::string_view Resolver::error_of(const std::string& host) const {
   const auto found = names_.find(host);
   return found == names_.end() ? std::string_view() : found->second.error;
+}
+
+bool Resolver::in_flight(const std::string& host) const {
+  const auto found = names_.find(host);
+  return found != names_.end() && found->second.flight != nullptr;
 }
 
 void Resolver::forget_unused(base::Instant before) {

@@ -40,6 +40,8 @@ class Resolver {
   const std::vector<routing::SocketAddress>& addresses_of(const std::string& host) const;
   /// Why the last look-up failed; empty when it did not.
   std::string_view error_of(const std::string& host) const;
+  /// A look-up is under way: on_resolved follows.
+  bool in_flight(const std::string& host) const;
   /// Forgets names that nobody has asked for since `before`.
   void forget_unused(base::Instant before);
 

@@ -48,13 +48,20 @@ int Control::run() {
   if (!read_first_config()) return 1;
   set_limits();
   std::vector<std::vector<int>> listening;
-  if (!open_listeners(listening)) return 1;
+  if (!open_listeners(listening) || !open_state_dir()) return 1;
   POINTSMAN_CHECK(uv_loop_init(&loop_) == 0);
   start_log(config_->log_level, config_->log_format);
   open_handles();
 
-  monitor_ = std::make_unique<Monitor>(&loop_, *this, worker_count_, config_->listeners.size());
-  verifiers_ = std::make_unique<VerifierService>(&loop_, *monitor_, *this);
+  sql_ = std::make_unique<SqlContext>(&loop_);
+  sql_->tls = tls_->clients;
+  monitor_ = std::make_unique<Monitor>(*sql_, *this, worker_count_, config_->listeners.size(), state_.get());
+  switches_ = std::make_unique<PlannedSwitches>(*sql_, *monitor_, state_.get());
+  if (state_ != nullptr) {
+    for (const auto& complaint : state_->complaints())
+      log_record(LogLevel::kWarning, "state_dir", {{"error", complaint, 1024}});
+  }
+  verifiers_ = std::make_unique<VerifierService>(*sql_, *monitor_, *this);
   directory_ = std::make_shared<const routing::Directory>(config_);
   const auto views = monitor_->configure(directory_);
   for (std::uint32_t i = 0; i < worker_count_; ++i) {
@@ -75,6 +82,7 @@ int Control::run() {
   const bool complete = open_admin();
   if (complete) {
     announce();
+    switches_->resume_left_behind();
   } else {
     stop_workers();  // and everything else goes down in order
   }
@@ -173,6 +181,17 @@ bool Control::open_listeners(std::vector<std::vector<int>>& per_worker) {
   return true;
 }
 
+bool Control::open_state_dir() {
+  if (config_->state_dir.empty()) return true;
+  auto opened = StateDir::open(&loop_, config_->state_dir);
+  if (!opened.ok()) {
+    std::fprintf(stderr, "%s: /state_dir: %s\n", config_file_.c_str(), opened.error().c_str());
+    return false;
+  }
+  state_ = std::move(opened.value());
+  return true;
+}
+
 bool Control::open_admin() {
   std::vector<AdminEndpointSettings> endpoints;
   if (config_->admin)
@@ -209,6 +228,8 @@ void Control::open_handles() {
 
 void Control::publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) {
   for (auto& worker : workers_) worker->post(NewView{directory_.get(), branch_index, view});
+  if (state_ != nullptr) state_->remember(*view);
+  if (switches_ != nullptr) switches_->on_view(view->config->name);
 }
 
 void Control::deliver(const VerifierQuery& query, const VerifierAnswer& answer) {
@@ -223,6 +244,7 @@ void Control::handle(ToControl&& message) {
     void operator()(DialFailed& failed) const {
       if (failed.member >= 0) control.monitor_->on_dial_failed(failed.branch, static_cast<std::size_t>(failed.member));
     }
+    void operator()(FreshWanted& wanted) const { control.monitor_->want_fresh(wanted.branch, wanted.until); }
     void operator()(SessionsCollected& collected) const {
       const auto found = control.collections_.find(collected.request);
       if (found == control.collections_.end()) return;
@@ -239,7 +261,9 @@ void Control::handle(ToControl&& message) {
       if (++control.workers_empty_ == control.workers_.size()) control.stop_workers();
     }
     void operator()(WorkerStopped&) const {
-      if (--control.workers_running_ == 0) control.shut_down();
+      if (--control.workers_running_ > 0) return;
+      // PgBouncers that are being resumed: a few seconds at most.
+      control.switches_->when_idle([self = &control] { self->shut_down(); });
     }
   };
   if (shut_down_) return;
@@ -259,11 +283,19 @@ std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(
     }
     return true;
   };
-  if (same_sockets(*config_, *fresh)) return fresh;
-  log_record(LogLevel::kWarning,
-             "reload: listeners are opened at start only; the new ones take effect at the next restart", {});
+  const bool sockets = same_sockets(*config_, *fresh);
+  if (sockets && config_->state_dir == fresh->state_dir) return fresh;
   auto kept = std::make_shared<routing::Config>(*fresh);
-  kept->listeners = config_->listeners;
+  if (!sockets) {
+    log_record(LogLevel::kWarning,
+               "reload: listeners are opened at start only; the new ones take effect at the next restart", {});
+    kept->listeners = config_->listeners;
+  }
+  if (config_->state_dir != fresh->state_dir) {
+    log_record(LogLevel::kWarning, "reload: state_dir is opened at start only; a new one takes effect at the next restart",
+               {});
+    kept->state_dir = config_->state_dir;
+  }
   return kept;
 }
 
@@ -308,11 +340,13 @@ ReloadResult Control::reload() {
 void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls) {
   config_ = std::move(config);
   tls_ = std::move(tls);
+  sql_->tls = tls_->clients;
   set_log(config_->log_level, config_->log_format);
   directory_ = std::make_shared<const routing::Directory>(config_);
   const auto views = monitor_->configure(directory_);
   for (auto& worker : workers_) worker->post(NewDirectory{directory_, views, tls_});
   verifiers_->on_config_changed();
+  switches_->on_config_changed();
   watch_.watch(watched_paths_, watched_print_);
 }
 
@@ -376,6 +410,7 @@ void Control::on_signal(int signal) {
   log_record(LogLevel::kInfo, "draining",
              {{"shutdown_delay_ms", std::to_string(milliseconds(config_->shutdown_delay))},
               {"drain_timeout_ms", std::to_string(milliseconds(config_->drain_timeout))}});
+  switches_->drain();
   uv_timer_start(
       &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
       milliseconds(config_->shutdown_delay), 0);
@@ -410,6 +445,7 @@ void Control::shut_down() {
   collections_.clear();
   pending_routes_.clear();
   admin_->shut_down();
+  switches_->shut_down();
   verifiers_->shut_down();
   monitor_->shut_down();
   watch_.close();

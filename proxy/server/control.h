@@ -17,6 +17,9 @@
 #include "proxy/cli/commands.h"
 #include "proxy/io/mailbox.h"
 #include "proxy/monitor/monitor.h"
+#include "proxy/monitor/planned_switches.h"
+#include "proxy/monitor/sql_context.h"
+#include "proxy/monitor/state_dir.h"
 #include "proxy/monitor/verifier_service.h"
 #include "proxy/server/file_watch.h"
 #include "proxy/server/messages.h"
@@ -40,6 +43,9 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   std::uint64_t probe_failures(std::string_view branch, std::size_t member) const override {
     return monitor_->probe_failures(branch, member);
   }
+  std::optional<DiscoveryStatus> discovery(std::string_view branch) const override {
+    return monitor_->discovery(branch);
+  }
   const VerifierStats& verifier_stats() const override { return verifiers_->stats(); }
   std::vector<const metrics::WorkerBlock*> worker_blocks() const override;
   bool listening() const override { return listening_; }
@@ -51,6 +57,11 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override;
   ReloadResult reload() override;
   void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) override;
+  void hold(const std::string& branch, HoldOptions options, SwitchDone done) override {
+    switches_->hold(branch, options, std::move(done));
+  }
+  void release(const std::string& branch, SwitchDone done) override { switches_->release(branch, std::move(done)); }
+  void adopt_cluster(const std::string& branch, SwitchDone done) override { switches_->adopt(branch, std::move(done)); }
 
   // ViewSink, VerifierSink
   void publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) override;
@@ -74,6 +85,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   bool open_listeners(std::vector<std::vector<int>>& per_worker);
   void set_limits();
   bool open_admin();
+  bool open_state_dir();
   void announce();
   void open_handles();
   void handle(ToControl&& message);
@@ -102,7 +114,10 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   uv_timer_t drain_timer_{};
   Mailbox<ToControl> mailbox_;
   FileWatch watch_;
+  std::unique_ptr<SqlContext> sql_;  // outlives its users and the loop's run
+  std::unique_ptr<StateDir> state_;  // null: none
   std::unique_ptr<Monitor> monitor_;
+  std::unique_ptr<PlannedSwitches> switches_;
   std::unique_ptr<VerifierService> verifiers_;
   std::unique_ptr<AdminServer> admin_;
 

@@ -76,6 +76,9 @@ class FakeControl final : public ControlView {
   std::uint64_t probe_failures(std::string_view branch, std::size_t member) const override {
     return branch == "orders" && member == 2 ? 7 : 0;
   }
+  std::optional<DiscoveryStatus> discovery(std::string_view branch) const override {
+    return branch == "orders" ? discovery_status : std::nullopt;
+  }
   const VerifierStats& verifier_stats() const override { return verifiers; }
   std::vector<const metrics::WorkerBlock*> worker_blocks() const override { return {&worker}; }
   bool listening() const override { return is_listening; }
@@ -103,6 +106,7 @@ class FakeControl final : public ControlView {
   std::shared_ptr<metrics::BranchBlock> block;
   metrics::WorkerBlock worker{2, routing::kReasonCount};
   VerifierStats verifiers;
+  std::optional<DiscoveryStatus> discovery_status;
   ReloadStats reloads;
   ReloadResult reload_result{.applied = true, .errors = {}};
   RouteAnswer route_answer;
