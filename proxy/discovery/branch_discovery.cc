@@ -117,7 +117,7 @@ void BranchDiscovery::on_discovery_failed(const std::string& why) {
   // Once per change, not once per question.
   if (failure_ != why) {
     spdlog::warn("branch {}: discovery ({}) failed{}: {}", branch_, name_of(config_),
-                 found_ ? ", the members known so far stay in force" : ", no member is known yet",
+                 found_ ? ", the members known so far stay in force" : ", it has named no member yet",
                  routing::escape_for_log(why, 512));
     failure_ = why;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include <boost/asio/buffer.hpp>
@@ -99,7 +100,8 @@ class HttpCall::Wire final : public SocketOwner {
 struct HttpCall::Parser final : http::basic_parser<false> {
   explicit Parser(const HttpQuery& query) : stream(query.stream), most(query.most_body) {
     header_limit(kMaxHeader);
-    body_limit(boost::none);  // counted here
+    // Counted here. Not boost::none: Beast 1.74 takes every Content-Length to be more than that.
+    body_limit(std::numeric_limits<std::uint64_t>::max());
     eager(true);
   }
   bool streams() const { return stream && status == 200; }

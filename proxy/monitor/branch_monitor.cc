@@ -72,8 +72,12 @@ void BranchMonitor::reconfigure(std::shared_ptr<const routing::BranchConfig> con
 }
 
 std::shared_ptr<const routing::BranchConfig> BranchMonitor::effective() const {
-  if (discovery_ == nullptr || !discovery_->found()) return declared_;
-  return routing::effective_config(*declared_, *discovery_->found());
+  if (discovery_ == nullptr) return declared_;
+  if (discovery_->found()) return routing::effective_config(*declared_, *discovery_->found());
+  // A source that has not answered yet changes nothing: a reload leaves the members that were there.
+  auto kept = std::make_shared<routing::BranchConfig>(*declared_);
+  kept->members = config_->members;
+  return kept;
 }
 
 void BranchMonitor::on_members_found() {

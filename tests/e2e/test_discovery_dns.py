@@ -162,7 +162,7 @@ def test_a_login_is_refused_in_time_while_nobody_is_known(start_found):
         router.login(USER)
     assert refused.value.sqlstate == "57P03"
     assert discovery(router)["state"] == "stale"
-    router.wait_log("no member is known yet")
+    router.wait_log("it has named no member yet")
 
 
 def test_a_reload_keeps_what_was_found(start_found, places):
@@ -176,17 +176,20 @@ def test_a_reload_keeps_what_was_found(start_found, places):
     assert router.reload(router.config) == "ok"
     assert router.status()["primary"] == name_of(addresses["pg-0"])
     assert set(members(router)) == {name_of(address) for address in addresses.values()}
-    # From discovered to listed, and back.
+    # From discovered to listed, and back; what is the same member stays one.
     port = branch["discover"]["dns"]["port"]
     found = branch.pop("discover")
-    branch["members"] = [{"name": "listed", "host": addresses["pg-0"], "port": port}]
+    branch["members"] = [{"name": name_of(addresses[name]), "host": addresses[name], "port": port} for name in ("pg-0", "pg-1")]
     assert router.reload(router.config) == "ok"
-    wait_until(lambda: set(members(router)) == {"listed"}, "the listed member")
+    wait_members(router, addresses["pg-0"], addresses["pg-1"])
     assert "discovery" not in router.status()
     del branch["members"]
+    branch["discover"] = {"dns": {**found["dns"], "name": "unknown.pointsman.test"}}
+    assert router.reload(router.config) == "ok"
+    wait_until(lambda: discovery(router)["state"] == "stale", "the other name to be asked for in vain")
+    assert set(members(router)) == {name_of(addresses["pg-0"]), name_of(addresses["pg-1"])}, "nobody has named others"
     branch["discover"] = found
     assert router.reload(router.config) == "ok"
-    router.login(USER).terminate()
     wait_members(router, *addresses.values())
     assert kept.value("SELECT 1") == "1"
     kept.terminate()

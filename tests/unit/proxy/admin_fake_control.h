@@ -99,6 +99,19 @@ class FakeControl final : public ControlView {
     asked_user = std::move(user);
     done(route_answer);
   }
+  void hold(const std::string& branch, HoldOptions options, SwitchDone done) override {
+    switches_asked.push_back("hold " + branch + " " + std::to_string(options.lease / std::chrono::seconds(1)) + "s" +
+                             (options.force ? " force" : ""));
+    done(switch_answer);
+  }
+  void release(const std::string& branch, SwitchDone done) override {
+    switches_asked.push_back("release " + branch);
+    done(switch_answer);
+  }
+  void adopt_cluster(const std::string& branch, SwitchDone done) override {
+    switches_asked.push_back("adopt " + branch);
+    done(switch_answer);
+  }
 
   std::shared_ptr<routing::Config> config;
   std::shared_ptr<routing::BranchView> in_use;
@@ -113,6 +126,8 @@ class FakeControl final : public ControlView {
   std::function<void(std::vector<SessionRow>)> waiting_sessions;
   std::string asked_listener;
   std::string asked_user;
+  SwitchAnswer switch_answer;
+  std::vector<std::string> switches_asked;
   int reloads_asked = 0;
   std::int64_t not_after = 0;
   bool is_listening = true;

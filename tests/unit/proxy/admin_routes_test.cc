@@ -41,9 +41,10 @@ struct World {
     REQUIRE(last.has_value());
     return *last;
   }
-  const HttpResponse& post(std::string authorization, bool from_loopback = true, bool has_origin = false) {
+  const HttpResponse& post(std::string authorization, bool from_loopback = true, bool has_origin = false,
+                           std::string target = "/api/reload") {
     send({.method = HttpMethod::kPost,
-          .target = "/api/reload",
+          .target = std::move(target),
           .authorization = std::move(authorization),
           .has_origin = has_origin,
           .from_loopback = from_loopback});
@@ -186,6 +187,66 @@ TEST_CASE("a request that a web page sent changes nothing, token or not") {
   world.token = base::SecretString("s3cret");
   CHECK(world.post("Bearer s3cret", true, true).status == 403);
   CHECK(world.control.reloads_asked == 0);
+}
+
+TEST_CASE("hold, release and adopt are writes: they need the token, and POST") {
+  World world;
+  world.token = base::SecretString("s3cret");
+  for (const auto* target : {"/api/hold?branch=orders", "/api/release?branch=orders", "/api/adopt?branch=orders"}) {
+    CAPTURE(target);
+    CHECK(world.get(target).status == 405);
+    CHECK(world.post("", true, false, target).status == 401);
+    CHECK(world.post("Bearer wrong", true, false, target).status == 401);
+    CHECK(world.post("Bearer s3cret", true, true, target).status == 403);
+  }
+  CHECK(world.control.switches_asked.empty());
+  CHECK(world.post("Bearer s3cret", false, false, "/api/hold?branch=orders").status == 200);
+  CHECK(world.post("Bearer s3cret", false, false, "/api/hold?branch=orders&timeout=5m&force=true").status == 200);
+  CHECK(world.post("Bearer s3cret", false, false, "/api/hold?force=false&branch=orders&timeout=1s").status == 200);
+  CHECK(world.post("Bearer s3cret", false, false, "/api/release?branch=orders").status == 200);
+  CHECK(world.post("Bearer s3cret", false, false, "/api/adopt?branch=orders").status == 200);
+  CHECK(world.control.switches_asked == std::vector<std::string>{"hold orders 30s", "hold orders 300s force",
+                                                                 "hold orders 1s", "release orders", "adopt orders"});
+}
+
+TEST_CASE("a hold is at most five minutes, and what is no lease or no flag is 400") {
+  World world;
+  for (const auto* query : {"timeout=0s", "timeout=999ms", "timeout=301s", "timeout=6m", "timeout=", "timeout=30",
+                            "force=1", "force=", "lease=30s"}) {
+    CAPTURE(query);
+    CHECK(world.post("", true, false, std::string("/api/hold?branch=orders&") + query).status == 400);
+  }
+  for (const auto* path : {"/api/hold", "/api/release", "/api/adopt"})
+    CHECK(world.post("", true, false, path).status == 400);
+  CHECK(world.post("", true, false, "/api/release?branch=orders&force=true").status == 400);
+  CHECK(world.control.switches_asked.empty());
+}
+
+TEST_CASE("a step of a switch is told by status and text") {
+  using Outcome = proxy::SwitchAnswer::Outcome;
+  World world;
+  world.control.switch_answer.message = "m";
+  for (const auto& [outcome, status] : {std::pair(Outcome::kDone, 200u), std::pair(Outcome::kUnknownBranch, 404u),
+                                        std::pair(Outcome::kNotOnHold, 404u), std::pair(Outcome::kRefused, 409u),
+                                        std::pair(Outcome::kFailed, 503u)}) {
+    world.control.switch_answer.outcome = outcome;
+    CHECK(world.post("", true, false, "/api/hold?branch=orders").status == status);
+    CHECK(world.last->body == (status == 200 ? "{\"done\":true,\"message\":\"m\"}\n" : "{\"done\":false,\"error\":\"m\"}\n"));
+  }
+  world.control.switch_answer = {.outcome = Outcome::kRefused,
+                                 .message = "no",
+                                 .warnings = {"w"},
+                                 .transactions = {{.pid = 7, .user = "app", .state = "idle in transaction", .age_seconds = 12.3456}},
+                                 .pgbouncers = {{.name = "app/10.0.0.21:6432", .state = "running", .error = "e"}},
+                                 .primary = "pg-0",
+                                 .system_identifier = {},
+                                 .held_seconds = 1.5,
+                                 .ends_in_seconds = 2.0};
+  CHECK(world.post("", true, false, "/api/hold?branch=orders").body ==
+        R"({"done":false,"error":"no","primary":"pg-0","held_seconds":1.5,"ends_in_seconds":2.0,)"
+        R"("transactions":[{"pid":7,"user":"app","state":"idle in transaction","age_seconds":12.346}],)"
+        R"("pgbouncers":[{"name":"app/10.0.0.21:6432","state":"running","error":"e"}],"warnings":["w"]})"
+        "\n");
 }
 
 TEST_CASE("a reload that changed nothing is 422 and says why") {

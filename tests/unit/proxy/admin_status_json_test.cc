@@ -23,7 +23,7 @@ TEST_CASE("the status has the contract's shape, keys in order") {
   CHECK(
       *text ==
       "{\"version\":\"" + std::string(proxy::version()) +
-          R"(","draining":false,"branches":{"orders":{"active":true,"primary":"pg-0","timeline":3,"holding":4,"members":[)"
+          R"(","draining":false,"branches":{"orders":{"active":true,"primary":"pg-0","timeline":3,"on_hold":false,"holding":4,"members":[)"
           R"({"name":"pg-0","role":"primary","state":"ok","lag_seconds":null,"lag_bytes":null,"sample_age_seconds":0.25,"sessions":2},)"
           R"({"name":"pg-1","role":"replica","state":"ok","lag_seconds":0.021,"lag_bytes":4096,"sample_age_seconds":0.4,"sessions":3},)"
           R"({"name":"pg-2","role":"replica","state":"down","lag_seconds":null,"lag_bytes":null,"sample_age_seconds":null,"sessions":0}],)"

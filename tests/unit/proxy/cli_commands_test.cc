@@ -61,14 +61,15 @@ TEST_CASE("version and help are printed and are a success") {
   CHECK(version.out == "pointsman " + std::string(proxy::version()) + "\n");
   const Run help = run({"--help"});
   CHECK(help.status == 0);
-  for (const auto* word : {"serve", "check", "route", "status"}) CHECK(help.out.find(word) != std::string::npos);
+  for (const auto* word : {"serve", "check", "route", "status", "hold", "release", "adopt"}) CHECK(help.out.find(word) != std::string::npos);
   CHECK(run({"status", "--help"}).out.find("--watch") != std::string::npos);
 }
 
 TEST_CASE("wrong usage is 2, says so on stderr and runs nothing") {
   for (const auto& wrong :
        {run({}), run({"serve"}), run({"check"}), run({"route"}), run({"frobnicate"}), run({"serve", "--config"}),
-        run({"serve", "--config", "a", "b"}), run({"status", "--x"}), run({"serve", "--config", "a", "status"})}) {
+        run({"serve", "--config", "a", "b"}), run({"status", "--x"}), run({"serve", "--config", "a", "status"}),
+        run({"hold"}), run({"release"}), run({"adopt", "a", "b"}), run({"release", "--force", "a"})}) {
     CHECK(wrong.status == 2);
     CHECK(wrong.served == 0);
     CHECK(wrong.out.empty());
@@ -81,6 +82,12 @@ TEST_CASE("a wrong admin URL is a failure that names it") {
   CHECK(wrong.status == 1);
   CHECK(wrong.err.starts_with("pointsman: \"https://router\" is no admin URL"));
   CHECK(run({"route", "--admin", "x:0", "alice.orders"}).status == 1);
+}
+
+TEST_CASE("a token file that is missing is a failure that names it, before anybody is asked") {
+  const Run missing = run({"hold", "--token-file", "/nonexistent/token", "orders"});
+  CHECK(missing.status == 1);
+  CHECK(missing.err.starts_with("pointsman: cannot use /nonexistent/token: "));
 }
 
 TEST_CASE("check of a file that is not there fails and names the file") {

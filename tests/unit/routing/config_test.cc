@@ -111,10 +111,26 @@ TEST_CASE("everything that can be said at the top level is read") {
 
 TEST_CASE("what the contract names and this version does not do is refused") {
   const Folder folder;
-  for (const char* pointer : {"/cancel", "/state_dir", "/listeners/0/branch_from_sni"}) {
+  for (const char* pointer : {"/cancel", "/listeners/0/branch_from_sni"}) {
     CHECK(has(fatal_at(folder, changed(pointer, "x"), pointer), "not in this version"));
   }
   CHECK(has(fatal_at(folder, changed("/listeners/0/mode", "console"), "/listeners/0/mode"), "not in this version"));
+}
+
+TEST_CASE("a state_dir is ours and nobody else writes there; one that is missing is made later") {
+  const Folder folder;
+  CHECK(folder.load(changed("/state_dir", "state")).config->state_dir == folder.path("state"));
+  CHECK_FALSE(std::filesystem::exists(folder.path("state")));
+  CHECK(has(fatal_at(folder, changed("/state_dir", "a/b"), "/state_dir"), "cannot be made in " + folder.path("a")));
+  CHECK(has(fatal_at(folder, changed("/state_dir", "ca.crt"), "/state_dir"), "is no folder"));
+  std::filesystem::create_directory(folder.path("state"));
+  REQUIRE(::chmod(folder.path("state").c_str(), 0755) == 0);
+  CHECK(folder.load(changed("/state_dir", "state")).errors.empty());
+  for (const mode_t mode : {0770, 0702, 0777}) {
+    REQUIRE(::chmod(folder.path("state").c_str(), mode) == 0);
+    CHECK(has(fatal_at(folder, changed("/state_dir", "state"), "/state_dir"), "may be written by others"));
+  }
+  CHECK(has(fatal_at(folder, changed("/state_dir", 1), "/state_dir"), "1"));
 }
 
 TEST_CASE("every fault of the top level is fatal and named by its path") {

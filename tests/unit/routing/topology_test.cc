@@ -417,3 +417,47 @@ TEST_CASE("failovers are counted when another member becomes the primary, not wh
 
 }  // namespace
 }  // namespace pointsman::routing
+
+TEST_CASE("what was known before the start counts: another cluster is foreign, an older timeline is not the primary's") {
+  World world;
+  world.topology = BranchTopology(world.config);
+  world.topology.restore("sys-1", 4);
+  world.topology.set_active(true);
+  CHECK(world.view()->system_identifier == "sys-1");
+  CHECK(world.view()->timeline == 4);
+  world.sample(0, world.primary(1000, 3));
+  world.sample(1, world.replica(1000, 3));
+  world.sample(2, world.primary(1000, 9, "sys-2"));
+  CHECK(world.view()->primary == -1);
+  CHECK(world.topology.last_event_is_alarm());
+  world.sample(0, world.primary(1000, 4));
+  CHECK(world.view()->primary == 0);
+  CHECK(world.member(2).role == MemberRole::kUnknown);
+}
+
+TEST_CASE("a cluster that is another one as a whole needs a person, also after a restart") {
+  World world;
+  world.topology = BranchTopology(world.config);
+  world.topology.restore("sys-1", 4);
+  world.topology.set_active(true);
+  world.sample(0, world.primary(1000, 1, "sys-2"));
+  world.sample(1, world.replica(1000, 1, true, "sys-2"));
+  world.sample(2, world.replica(1000, 1, true, "sys-2"));
+  CHECK(world.view()->primary == -1);
+  CHECK(world.topology.adopt(world.now) == "sys-2");
+  CHECK(world.view()->primary == 0);
+  CHECK(world.view()->timeline == 1);
+}
+
+TEST_CASE("what was known before the start outlives the discovery of the first members") {
+  auto empty = std::make_shared<BranchConfig>();
+  empty->name = "x";
+  BranchTopology topology(empty);
+  topology.restore("sys-1", 4);
+  topology.reconfigure(three_members());
+  CHECK(topology.view({})->system_identifier == "sys-1");
+  auto others = std::make_shared<BranchConfig>(*empty);
+  others->members.push_back({"new", "10.9.9.9", 5432, 0, ""});
+  topology.reconfigure(others);  // nothing of the cluster is left
+  CHECK(topology.view({})->system_identifier.empty());
+}
