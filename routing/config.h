@@ -36,6 +36,9 @@ struct ListenerConfig {
   ListenerMode mode = ListenerMode::kDirect;
   ListenerTls tls = ListenerTls::kRequired;
   FixedRoute fixed;
+  /// The branch is the first label of the TLS server name; `fixed` then has the target only.
+  bool branch_from_sni = false;
+  std::string sni_domain;  ///< what must stand behind that label; empty: anything
   bool proxy_protocol = false;
   std::vector<Cidr> trusted_proxies;
 };

@@ -60,8 +60,8 @@ class ListenerReader {
       reader_.error("tls", std::string(said ? "" : "\"required\" (the default) ") +
                                "needs the top-level \"tls\" with certificate and key; \"off\" is allowed without");
     }
+    read_branch_from_sni();
     read_fixed_route();
-    reader_.refuse("branch_from_sni");
     read_proxy_protocol();
     reader_.finish();
     return std::move(out_);
@@ -76,13 +76,43 @@ class ListenerReader {
     reader_.read_choice<ListenerMode>("mode", out_.mode, kModes);
   }
 
+  /// true, or the domain under which the branches' names stand.
+  void read_branch_from_sni() {
+    const Json* value = reader_.find("branch_from_sni");
+    if (value == nullptr) return;
+    if (const auto* domain = value->get_ptr<const std::string*>()) {
+      if (!is_domain(*domain)) {
+        return reader_.error("branch_from_sni",
+                             "\"" + escape_for_log(*domain) +
+                                 "\" is not allowed; true, false or a domain such as \"pg.example.com\" is");
+      }
+      out_.sni_domain = *domain;
+      out_.branch_from_sni = true;
+    } else if (value->is_boolean()) {
+      out_.branch_from_sni = value->get<bool>();
+    } else {
+      return reader_.error("branch_from_sni", "true, false or a domain such as \"pg.example.com\" is allowed");
+    }
+    if (out_.branch_from_sni && out_.tls == ListenerTls::kOff)
+      reader_.error("branch_from_sni", "needs TLS, and \"tls\" is \"off\"");
+    if (out_.branch_from_sni && reader_.find("branch") != nullptr)
+      reader_.error("branch_from_sni", "stands beside \"branch\"; one of them is allowed");
+  }
+
+  static bool is_domain(std::string_view text) {
+    return !text.empty() && text.size() <= 253 && text.front() != '.' && text.back() != '.' &&
+           std::all_of(text.begin(), text.end(),
+                       [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.'; });
+  }
+
   void read_fixed_route() {
     if (reader_.read_text("branch", out_.fixed.branch) && !is_branch_name(out_.fixed.branch)) {
       reader_.error("branch", "is no branch name; 1 to 63 of a-z 0-9 - with a letter or digit first are allowed");
     }
     std::string target;
     if (!reader_.read_text("target", target)) return;
-    if (out_.fixed.branch.empty()) return reader_.error("target", "needs \"branch\" beside it");
+    if (out_.fixed.branch.empty() && !out_.branch_from_sni)
+      return reader_.error("target", "needs \"branch\" or \"branch_from_sni\" beside it");
     if (target == "primary") {
       out_.fixed.target = {TargetKind::kPrimary, {}};
     } else if (target == "replica") {
@@ -247,7 +277,8 @@ std::optional<std::string> state_dir_fault(const std::string& path) {
   }
   if (!S_ISDIR(status.st_mode)) return path + " is no folder";
   // Who writes there decides which timeline counts and which PgBouncers are resumed.
-  if (status.st_uid != 0 && status.st_uid != ::geteuid()) return path + " belongs to another user; ours or root's is allowed";
+  if (status.st_uid != 0 && status.st_uid != ::geteuid())
+    return path + " belongs to another user; ours or root's is allowed";
   if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     return path + " may be written by others; 0700, or 0755 at most, is allowed";
   if (::access(path.c_str(), R_OK | W_OK | X_OK) != 0) return path + " cannot be written: " + system_error();

@@ -154,6 +154,28 @@ bool is_treacherous(std::uint32_t code) {
 
 }  // namespace
 
+std::string branch_of_sni(std::string_view server_name, std::string_view domain) {
+  std::string name(server_name);
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  const auto dot = name.find('.');
+  const std::string_view rest = dot == std::string::npos ? std::string_view{} : std::string_view(name).substr(dot + 1);
+  if (!domain.empty() && rest != domain) return {};
+  name.resize(std::min(dot, name.size()));
+  return is_branch_name(name) ? name : std::string{};
+}
+
+Refusal no_branch_in_sni(std::string_view domain) {
+  const std::string behind = domain.empty() ? "" : "." + std::string(domain);
+  return {.reason = Reason::kBadUser,
+          .sqlstate = "28000",
+          .message = "the TLS server name does not name a branch",
+          .detail =
+              "Here the branch is the first part of the host name that a client connects to, as its TLS says it (SNI).",
+          .hint = "Connect with TLS to BRANCH" + behind + " by name (sslmode=require or stronger, sslsni=1).",
+          .log_detail = {}};
+}
+
 bool is_branch_name(std::string_view text) {
   return is_name(text, false);
 }

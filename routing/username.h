@@ -35,6 +35,12 @@ struct FixedRoute {
 /// another target of the same branch is refused.
 std::variant<UserName, Refusal> parse_user_name(std::string_view user, const FixedRoute& fixed = {});
 
+/// The branch that a TLS server name means: its first label, in small letters, with `domain` behind it (empty: anything
+/// or nothing). Empty when the name means none.
+std::string branch_of_sni(std::string_view server_name, std::string_view domain);
+/// 28000: a listener takes the branch from the TLS server name, and the connection has none that fits.
+Refusal no_branch_in_sni(std::string_view domain);
+
 /// `[a-z0-9][a-z0-9-]{0,62}`
 bool is_branch_name(std::string_view text);
 /// `[a-z0-9][a-z0-9_-]{0,62}` and none of the reserved words.

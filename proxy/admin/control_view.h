@@ -12,7 +12,6 @@
 
 #include "metrics/blocks.h"
 #include "proxy/discovery/status.h"
-#include "proxy/monitor/planned_hold.h"
 #include "proxy/monitor/switch_answer.h"
 #include "proxy/monitor/verifier_service.h"
 #include "routing/snapshot.h"

@@ -8,9 +8,7 @@
 // PAUSE begins would be held, cut by PAUSE and count as a failed one (pgbouncer#420). Nothing was changed before the
 // first PAUSE; every failure after it resumes whatever is paused or may be. The hold is a lease: it ends by itself.
 
-#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -34,12 +32,6 @@ struct SwitchContext {
   StateDir* state;  ///< null: none
   HandleCount handles;
 };
-
-struct HoldOptions {
-  base::Duration lease = std::chrono::seconds(30);
-  bool force = false;  ///< long transactions do not stand in the way
-};
-inline constexpr base::Duration kLongestLease = std::chrono::minutes(5);
 
 class PlannedHold final : private Console::Owner, private LongTransactions::Owner {
  public:

@@ -2,7 +2,7 @@
 // The planned switches of all branches: hold, release, adopt. Control loop only. A hold belongs to this router; others
 // in front of the same branch know nothing of it.
 
-#include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -34,10 +34,9 @@ class PlannedSwitches final : private PlannedHold::Owner {
   void on_view(std::string_view branch);
   /// After the monitor: branches that are gone are let go.
   void on_config_changed();
-  /// Ends every hold; `done` when none is left, at the latest after a few seconds.
+  /// Ends every hold and takes no more.
   void drain();
-  bool idle() const { return holds_.empty() && adoptions_.empty(); }
-  /// Called in the loop when it has become idle after drain().
+  /// Calls `done` in the loop when nothing is under way any more; after drain() that is in a few seconds at most.
   void when_idle(std::function<void()> done);
   void shut_down();
 
@@ -50,6 +49,7 @@ class PlannedSwitches final : private PlannedHold::Owner {
 
   void on_hold_ended(PlannedHold& hold) override;
   void on_timer();
+  bool idle() const { return holds_.empty() && adoptions_.empty(); }
   bool try_adopt(const Adoption& adoption);
 
   SwitchContext context_;

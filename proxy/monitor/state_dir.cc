@@ -190,7 +190,7 @@ void StateDir::read_all() {
     } else if (marker) {
       markers_.emplace(*marker, std::move(text.value()));
     } else if (auto known = parse_identity(text.value())) {
-      identities_.emplace(*identity, std::move(*known));
+      identities_.emplace(*identity, Identity{std::move(*known), nullptr});
     } else {
       complaints_.push_back(path + " is not what this program writes and is not used");
     }
@@ -200,16 +200,22 @@ void StateDir::read_all() {
 
 const KnownIdentity* StateDir::identity(const routing::BranchConfig& config) const {
   const auto found = identities_.find(config.name);
-  return found == identities_.end() || !still_counts(found->second, config) ? nullptr : &found->second;
+  return found == identities_.end() || !still_counts(found->second.known, config) ? nullptr : &found->second.known;
 }
 
 void StateDir::remember(const routing::BranchView& view) {
+  if (view.system_identifier.empty() || view.timeline == 0) return;
+  Identity& written = identities_[view.config->name];
+  // The usual case, several times a second and branch.
+  if (written.config == view.config && written.known.system_identifier == view.system_identifier &&
+      written.known.timeline == view.timeline)
+    return;
   auto identity = identity_of(view);
   if (!identity) return;
-  const auto found = identities_.find(view.config->name);
-  if (found != identities_.end() && found->second == *identity) return;
-  add({path_ + "/" + view.config->name + std::string(kIdentitySuffix), identity_text(*identity), {}, {}});
-  identities_.insert_or_assign(view.config->name, std::move(*identity));
+  const bool news = written.known != *identity;
+  written = {std::move(*identity), view.config};
+  if (!news) return;
+  add({path_ + "/" + view.config->name + std::string(kIdentitySuffix), identity_text(written.known), {}, {}});
 }
 
 void StateDir::write_marker(const std::string& branch, std::string text, std::function<void(std::string)> done) {

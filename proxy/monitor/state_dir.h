@@ -73,7 +73,11 @@ class StateDir {
 
   uv_loop_t* loop_;
   std::string path_;
-  std::map<std::string, KnownIdentity, std::less<>> identities_;
+  struct Identity {
+    KnownIdentity known;
+    std::shared_ptr<const routing::BranchConfig> config;  // it was told under; null: it was read
+  };
+  std::map<std::string, Identity, std::less<>> identities_;
   std::map<std::string, std::string> markers_;
   std::vector<std::string> complaints_;
   std::deque<Job> jobs_;  // the first one is being done

@@ -1,5 +1,6 @@
 #pragma once
-// What became of a step of a planned switch (hold, release) or of an adoption. Plain data, for the admin endpoint.
+// How a planned switch (hold, release) or an adoption is asked for and what became of it. Plain data, for the admin
+// endpoint.
 
 #include <cstdint>
 #include <functional>
@@ -7,7 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
+
 namespace pointsman::proxy {
+
+struct HoldOptions {
+  base::Duration lease = std::chrono::seconds(30);
+  bool force = false;  ///< long transactions do not stand in the way
+};
+inline constexpr base::Duration kLongestLease = std::chrono::minutes(5);
 
 struct SwitchAnswer {
   enum class Outcome : std::uint8_t {

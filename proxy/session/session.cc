@@ -475,7 +475,8 @@ void Session::client_handshake(base::Bytes encrypted) {
   client_.tls_ready = true;
   client_tls_version_ = client_.tls->version();
   worker_.count_handshake(client_tls_version_);
-  core_->on_client_tls({client_tls_version_, client_.tls->endpoint_hash(), client_.tls->alpn_postgresql()}, now());
+  core_->on_client_tls(
+      {client_tls_version_, client_.tls->endpoint_hash(), client_.tls->alpn_postgresql(), client_.tls->sni()}, now());
   // The startup packet often rides behind the client's Finished.
   protocol::TlsOutput more{scratch.wire, 0};
   const auto read = client_.tls->read({}, scratch.plain, more);

@@ -92,6 +92,7 @@ struct ClientTlsInfo {
   std::string version;
   std::string endpoint_hash;  ///< empty: no channel binding possible
   bool alpn_postgresql = false;
+  std::string server_name;  ///< SNI as the client sent it; empty: none
 };
 
 // ---- actions ------------------------------------------------------------------------------------------------------

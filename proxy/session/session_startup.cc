@@ -165,14 +165,19 @@ SessionCore::Next SessionCore::accept_startup(protocol::StartupMessage startup, 
   login->startup = std::move(startup);
   record_.identity.user = *login->startup.find("user");
   if (services_.draining()) return refuse(routing::draining());
-  auto parsed = routing::parse_user_name(record_.identity.user, listener_.config->fixed);
+  routing::FixedRoute fixed = listener_.config->fixed;
+  if (listener_.config->branch_from_sni) {
+    fixed.branch = routing::branch_of_sni(client_tls_ ? client_tls_->server_name : "", listener_.config->sni_domain);
+    if (fixed.branch.empty()) return refuse(routing::no_branch_in_sni(listener_.config->sni_domain));
+  }
+  auto parsed = routing::parse_user_name(record_.identity.user, fixed);
   if (auto* refusal = std::get_if<Refusal>(&parsed)) return refuse(std::move(*refusal));
   login->name = std::move(std::get<routing::UserName>(parsed));
   if (auto refusal = read_parameters(*login)) return refuse(std::move(*refusal));
 
   login->view = services_.branch(login->name.branch);
   if (login->view == nullptr && !services_.config().hide_unknown_branches) {
-    return refuse(routing::unknown_branch_refusal(login->name, !listener_.config->fixed.branch.empty()));
+    return refuse(routing::unknown_branch_refusal(login->name, !fixed.branch.empty()));
   }
   if (login->view != nullptr) {
     record_.identity.branch = login->name.branch;

@@ -160,7 +160,8 @@ def test_a_version_that_is_too_old_lists_anew(start_found, places, api, how):
 
 
 @pytest.mark.parametrize("garbage", ["not JSON\n", '{"type": "MODIFIED", "object": {"kind": "EndpointSlice"}}\n',
-                                     '{"type": "SURPRISE", "object": {"metadata": {"resourceVersion": "5"}}}\n', "x" * 300_000])
+                                     '{"type": "SURPRISE", "object": {"metadata": {"resourceVersion": "5"}}}\n', "x" * 300_000],
+                         ids=["no JSON", "no name", "unknown type", "too long"])
 def test_an_event_that_is_none_is_reported_and_everything_is_listed_anew(start_found, places, api, garbage):
     router = begin(start_found, places, api)
     api.say_to_watches(garbage)
@@ -190,7 +191,7 @@ def test_an_api_server_out_of_order_leaves_the_last_members_in_force(start_found
 
 def test_a_service_without_endpoints_leaves_the_last_members_in_force(start_found, places, api):
     router = begin(start_found, places, api)
-    api.put(places.all(), places.leader())
+    api.put(places.leader(), places.all())
     wait_until(lambda: discovery(router)["state"] == "stale", "the empty service to be reported")
     assert "no endpoint" in discovery(router)["error"]
     assert set(members(router)) == {"pg-0", "pg-1", "pg-2"}

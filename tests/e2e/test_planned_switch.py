@@ -283,13 +283,17 @@ def test_a_pause_that_takes_too_long_is_taken_back(set_up):
     assert stage.hold().returncode == 0 and stage.release().returncode == 0
 
 
-def test_one_paused_elsewhere_is_left_to_whoever_paused_it(set_up):
+def test_one_paused_elsewhere_is_left_to_whoever_paused_it_and_one_that_is_gone_is_named(set_up):
     stage = set_up()
     stage.bouncer.console("PAUSE")
     held = stage.hold()
     assert held.returncode == 1 and "already suspended/paused" in held.stderr, held.stderr
     assert stage.bouncer.log().count("RESUME command issued") == 0
     stage.bouncer.console("RESUME")
+    stage.bouncer.stop()
+    held = stage.hold()
+    assert held.returncode == 1 and re.search(r"the console of app/127\.0\.0\.1:\d+ does not let us in: Connection refused", held.stderr)
+    assert not stage.on_hold()
 
 
 def test_a_hold_that_nobody_releases_ends_by_itself(set_up):
@@ -333,7 +337,8 @@ def test_a_router_killed_during_a_hold_resumes_when_it_starts_again(set_up):
         assert stage.hold("--timeout", "5m").returncode == 0
         marker = os.path.join(stage.router.config["state_dir"], f"{BRANCH}.hold.json")
         assert os.path.exists(marker)
-        stage.router._daemon.kill()
+        stage.router.signal(signal.SIGKILL)
+        stage.router.wait()
         answer = threads.submit(lambda: direct.execute("SELECT 8").fetchone())
         time.sleep(0.5)
         assert not answer.done()
@@ -408,6 +413,7 @@ def test_a_reload_that_removes_the_branch_lets_go(set_up):
         dict(entry, branch="other") for entry in config["listeners"] if entry.get("branch")]
     stage.router.reload(config)
     wait_until(lambda: not stage.bouncer.paused(), "the pool to be resumed")
+    stage.router.wait_log("hold has ended by itself.*not configured any more")
 
 
 # --- adopt ---

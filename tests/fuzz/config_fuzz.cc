@@ -64,7 +64,7 @@ void check_parser(std::string_view text) {
 
 void check_branch(const std::string& name, const BranchConfig& branch) {
   POINTSMAN_CHECK(branch.name == name && is_branch_name(name));
-  POINTSMAN_CHECK(!branch.members.empty());
+  POINTSMAN_CHECK(branch.members.empty() == branch.discover.has_value());
   for (const MemberConfig& member : branch.members)
     POINTSMAN_CHECK(!member.name.empty() && !member.host.empty() && member.port != 0);
   for (const PoolConfig& pool : branch.pools) {

@@ -7,6 +7,7 @@ the right token is 401. What it is asked is written down.
 
 import http.server
 import json
+import select
 import ssl
 import threading
 import time
@@ -211,8 +212,11 @@ class FakeKubernetes:
                     if stream.dropped:
                         return None
                     if not news and not extra:
-                        self._lock.wait(1)
-                        continue
+                        self._lock.wait(0.1)
+                if not news and not extra:
+                    if self._is_gone(handler.connection):
+                        return None
+                    continue
                 for version, line in news:
                     at = version
                     # In two chunks: a chunk's end is no event's end.
@@ -225,6 +229,16 @@ class FakeKubernetes:
             with self._lock:
                 self._streams.discard(stream)
         return None
+
+    @staticmethod
+    def _is_gone(connection):
+        """A client says nothing behind its request: what can be read is its end."""
+        if not select.select([connection], [], [], 0)[0]:
+            return False
+        try:
+            return connection.recv(1) == b""
+        except OSError:
+            return True
 
     @staticmethod
     def _chunk(handler, text):

@@ -82,9 +82,10 @@ TEST_CASE("everything that a branch can say is read") {
   folder.write("lookup.pw", "lookup\n", 0600);
   folder.write("client.crt", "c");
   folder.write("client.key", "k", 0600);
+  folder.write("admin.pw", "admin\n", 0600);
   Json document = good();
   document["branches"]["x"].update(Json::parse(R"({
-    "labels": {"app": "orders"}, "default_pool": "app",
+    "labels": {"app": "orders"}, "default_pool": "app", "pgbouncer_admin": {"user": "pooladmin", "password_file": "admin.pw"},
     "probe": {"user": "p", "password_file": "probe.pw", "database": "d", "interval": "200ms", "timeout": "1s", "idle_after": "1m"},
     "backend_tls": {"mode": "verify-ca", "ca": "ca.crt", "server_name": "cluster-rw", "certificate": "client.crt", "key": "client.key",
                     "insecure_backend": true},
@@ -101,6 +102,8 @@ TEST_CASE("everything that a branch can say is read") {
   CHECK(x->backend_tls.server_name == "cluster-rw");
   CHECK(x->backend_tls.key == folder.path("client.key"));
   CHECK(x->pgbouncer_tls->mode == TlsMode::kDisable);
+  CHECK(x->pgbouncer_admin->user == "pooladmin");
+  CHECK(x->pgbouncer_admin->password.reveal() == "admin");
   CHECK(x->auth.lookup->password.reveal() == "lookup");
   CHECK(x->auth.lookup->query == "SELECT 1");
   CHECK(x->replicas.max_lag_bytes == 1048576u);
@@ -133,7 +136,7 @@ TEST_CASE("every fault of a branch rejects it and is named by its path") {
            Case{"/members/0/pgbouncer_port", 65536, "1 to 65535"},
            Case{"/members/0/zone", "a/b", "1 to 63"},
            Case{"/members/0/weight", 1, "unknown key"},
-           Case{"/discover", Json{{"dns", "x"}}, "not in this version"},
+           Case{"/discover", Json{{"dns", {{"name", "x"}}}}, "stands beside \"members\""},
            Case{"/pools", 1, "no object"},
            Case{"/pools/primary", Json{{"endpoints", Json::array({Json{{"host", "10.0.0.5"}}})}}, "no pool name"},
            Case{"/pools/app/target", "any", "\"primary\", \"replica\""},
@@ -143,6 +146,9 @@ TEST_CASE("every fault of a branch rejects it and is named by its path") {
            Case{"/default_pool", "nope", "none of the branch's pools"},
            Case{"/default_pool", "reads", "stands on replicas"},
            Case{"/probe/password_file", "missing.pw", "No such file"},
+           Case{"/pgbouncer_admin", Json::object(), "is missing"},
+           Case{"/pgbouncer_admin", {{"user", "a"}, {"database", "b"}}, "unknown key"},
+           Case{"/pgbouncer_admin", {{"user", "a"}, {"password_file", "missing.pw"}}, "No such file"},
            Case{"/probe/interval", "1ms", "from 50ms to 1h"},
            Case{"/probe/user", std::string(64, 'u'), "1 to 63"},
            Case{"/backend_tls/mode", "prefer", "\"verify-full\""},

@@ -111,10 +111,20 @@ TEST_CASE("everything that can be said at the top level is read") {
 
 TEST_CASE("what the contract names and this version does not do is refused") {
   const Folder folder;
-  for (const char* pointer : {"/cancel", "/listeners/0/branch_from_sni"}) {
-    CHECK(has(fatal_at(folder, changed(pointer, "x"), pointer), "not in this version"));
-  }
+  CHECK(has(fatal_at(folder, changed("/cancel", "x"), "/cancel"), "not in this version"));
   CHECK(has(fatal_at(folder, changed("/listeners/0/mode", "console"), "/listeners/0/mode"), "not in this version"));
+}
+
+TEST_CASE("branch_from_sni is true or a domain, needs TLS, and excludes a fixed branch") {
+  const Folder folder;
+  const char* pointer = "/listeners/0/branch_from_sni";
+  CHECK(folder.load(changed(pointer, true)).config->listeners[0].branch_from_sni);
+  const auto named = folder.load(changed(pointer, "pg.example.com")).config;
+  CHECK(named->listeners[0].branch_from_sni);
+  CHECK(named->listeners[0].sni_domain == "pg.example.com");
+  CHECK_FALSE(folder.load(changed(pointer, false)).config->listeners[0].branch_from_sni);
+  CHECK(has(fatal_at(folder, changed(pointer, "Bad domain"), pointer), "a domain such as"));
+  CHECK(has(fatal_at(folder, changed(pointer, 5), pointer), "a domain such as"));
 }
 
 TEST_CASE("a state_dir is ours and nobody else writes there; one that is missing is made later") {
@@ -126,7 +136,7 @@ TEST_CASE("a state_dir is ours and nobody else writes there; one that is missing
   std::filesystem::create_directory(folder.path("state"));
   REQUIRE(::chmod(folder.path("state").c_str(), 0755) == 0);
   CHECK(folder.load(changed("/state_dir", "state")).errors.empty());
-  for (const mode_t mode : {0770, 0702, 0777}) {
+  for (const mode_t mode : {mode_t{0770}, mode_t{0702}, mode_t{0777}}) {
     REQUIRE(::chmod(folder.path("state").c_str(), mode) == 0);
     CHECK(has(fatal_at(folder, changed("/state_dir", "state"), "/state_dir"), "may be written by others"));
   }

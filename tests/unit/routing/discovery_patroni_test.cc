@@ -113,7 +113,7 @@ TEST_CASE("unlawful names are replaced, unlawful hosts, ports and repetitions le
   REQUIRE(found.members.size() == 3);
   CHECK(found.members[0].name == "10-0-0-2-5432");
   CHECK(found.leader == "10-0-0-2-5432");
-  CHECK(found.problems[0] == R"("pg 1\n\"}" is no lawful member name; the member is called 10-0-0-2-5432)");
+  CHECK(found.problems[0] == R"("pg 1\x0a\x22}" is no lawful member name; the member is called 10-0-0-2-5432)");
 
   for (const Json& host : {Json("ho st"), Json(""), Json("-x"), Json(std::string(300, 'a')), Json("a/../b")}) {
     document = cluster();

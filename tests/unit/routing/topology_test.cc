@@ -416,7 +416,6 @@ TEST_CASE("failovers are counted when another member becomes the primary, not wh
 }
 
 }  // namespace
-}  // namespace pointsman::routing
 
 TEST_CASE("what was known before the start counts: another cluster is foreign, an older timeline is not the primary's") {
   World world;
@@ -461,3 +460,5 @@ TEST_CASE("what was known before the start outlives the discovery of the first m
   topology.reconfigure(others);  // nothing of the cluster is left
   CHECK(topology.view({})->system_identifier.empty());
 }
+
+}  // namespace pointsman::routing

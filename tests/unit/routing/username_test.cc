@@ -223,5 +223,18 @@ TEST_CASE("escaping stops at its limit without cutting a character or an escape"
   CHECK(escape_for_log("a\n", 5) == "a\\x0a");
 }
 
+TEST_CASE("the branch of a TLS server name is its first label, under the domain where one is given") {
+  CHECK(branch_of_sni("x7k2.pg.example.com", "pg.example.com") == "x7k2");
+  CHECK(branch_of_sni("X7K2.PG.example.COM", "pg.example.com") == "x7k2");
+  CHECK(branch_of_sni("x7k2.other.example.com", "pg.example.com").empty());
+  CHECK(branch_of_sni("a.x7k2.pg.example.com", "pg.example.com").empty());
+  CHECK(branch_of_sni("pg.example.com", "pg.example.com").empty());
+  CHECK(branch_of_sni("x7k2", "") == "x7k2");
+  CHECK(branch_of_sni("x7k2.anything", "") == "x7k2");
+  CHECK(branch_of_sni("", "").empty());
+  CHECK(branch_of_sni("_x.pg.example.com", "pg.example.com").empty());
+  CHECK(branch_of_sni(std::string(64, 'a') + ".pg.example.com", "pg.example.com").empty());
+}
+
 }  // namespace
 }  // namespace pointsman::routing
