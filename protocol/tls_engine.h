@@ -56,8 +56,8 @@ class TlsEngine {
   /// Never null: when OpenSSL cannot make a connection, the first handshake() fails and failure() says why.
   static std::unique_ptr<TlsEngine> accept(std::shared_ptr<const ServerTlsContext> context);
   /// `server_name` is sent as SNI when it is a host name, and verified (name or address) when the context's mode is
-  /// verify-full. ALPN `postgresql` is offered (allowed also behind an SSLRequest). Requires: a name when the mode is
-  /// verify-full.
+  /// verify-full. The settings' ALPN protocol is offered (`postgresql` is allowed also behind an SSLRequest). Requires:
+  /// a name when the mode is verify-full.
   static std::unique_ptr<TlsEngine> connect(std::shared_ptr<const ClientTlsContext> context,
                                             const std::string& server_name);
   ~TlsEngine();

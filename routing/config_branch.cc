@@ -121,7 +121,8 @@ void BranchReader::read_members() {
   if (discover != nullptr) {
     out_.discover = read_discover(*discover, root_.path_of("discover"), sink_, files_);
     if (root_.find("members") != nullptr)
-      root_.error("discover", "stands beside \"members\"; one of them is allowed (null takes one of the defaults' away)");
+      root_.error("discover",
+                  "stands beside \"members\"; one of them is allowed (null takes one of the defaults' away)");
     return;
   }
   const Json* value = root_.require("members", "an array with at least one member (or \"discover\")");

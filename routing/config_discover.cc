@@ -74,7 +74,8 @@ void read_urls(const Json& value, const JsonPath& path, const ErrorSink& sink, P
     if (url) {
       out.urls.push_back(*std::move(url));
     } else {
-      sink.add(JsonPath(path, i), describe((*array)[i]) + " is no URL; \"http://host:8008\" or \"https://host:8008\" is");
+      sink.add(JsonPath(path, i),
+               describe((*array)[i]) + " is no URL; \"http://host:8008\" or \"https://host:8008\" is");
     }
   }
 }

@@ -21,10 +21,10 @@
 namespace pointsman::routing {
 
 /// Longer documents are refused before they are parsed.
-inline constexpr std::size_t kMaxClusterDocument = 256 * 1024;     ///< Patroni's answer
-inline constexpr std::size_t kMaxSliceList = 4 * 1024 * 1024;      ///< a list of EndpointSlices
-inline constexpr std::size_t kMaxWatchEvent = 256 * 1024;          ///< one event of a watch
-inline constexpr std::size_t kMaxDiscoveryProblems = 8;            ///< told in one answer
+inline constexpr std::size_t kMaxClusterDocument = 256 * 1024;  ///< Patroni's answer
+inline constexpr std::size_t kMaxSliceList = 4 * 1024 * 1024;   ///< a list of EndpointSlices
+inline constexpr std::size_t kMaxWatchEvent = 256 * 1024;       ///< one event of a watch
+inline constexpr std::size_t kMaxDiscoveryProblems = 8;         ///< told in one answer
 
 struct DiscoveredMember {
   std::string name;  ///< a lawful member name (is_label)
@@ -51,7 +51,8 @@ std::string member_name_of(std::string_view host);
 
 /// An answer of DNS: each address is a member. Order and repetition do not matter. Fails when nothing of the wanted
 /// family is there, or too much.
-base::Result<Discovered> discovered_from_addresses(std::span<const SocketAddress> addresses, const DnsDiscovery& wanted);
+base::Result<Discovered> discovered_from_addresses(std::span<const SocketAddress> addresses,
+                                                   const DnsDiscovery& wanted);
 
 /// Patroni's `GET /cluster`. A replica tagged `noloadbalance` is left out: it takes no reads, and the leader's place it
 /// takes under another role. A tag `zone` is the member's zone.

@@ -1,5 +1,5 @@
-// EndpointSlices of Kubernetes: the API reference of discovery.k8s.io/v1, and "Efficient detection of changes" of the API
-// concepts for lists, watches, bookmarks and 410 Gone.
+// EndpointSlices of Kubernetes: the API reference of discovery.k8s.io/v1, and "Efficient detection of changes" of the
+// API concepts for lists, watches, bookmarks and 410 Gone.
 
 #include <algorithm>
 #include <utility>
@@ -83,9 +83,10 @@ std::optional<SliceKey> read_key(const Json& object) {
 std::string version_of(const Json& object) {
   // Opaque to clients, put back into a URL by us: only what every server of today gives is taken.
   const auto version = short_text(child(&object, "metadata"), "resourceVersion", 64);
-  const bool lawful = version && std::all_of(version->begin(), version->end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
-  });
+  const bool lawful =
+      version && std::all_of(version->begin(), version->end(), [](char c) {
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+      });
   return lawful ? *version : std::string();
 }
 
@@ -169,7 +170,8 @@ std::optional<std::string> EndpointSlices::load_list(std::string_view document) 
 
 EndpointSlices::Applied EndpointSlices::apply(std::string_view event) {
   const auto failed = [](std::string why) { return Applied{Event::kFailed, std::move(why)}; };
-  if (event.size() > kMaxWatchEvent) return failed("an event is longer than " + std::to_string(kMaxWatchEvent) + " bytes");
+  if (event.size() > kMaxWatchEvent)
+    return failed("an event is longer than " + std::to_string(kMaxWatchEvent) + " bytes");
   const ParsedJson parsed = parse_json(event);
   if (!parsed.value) return failed("an event is no JSON: " + parsed.error);
   const std::string* type = text_at(&*parsed.value, "type");
@@ -250,7 +252,8 @@ base::Result<Discovered> EndpointSlices::discovered() const {
   if (leaders.size() == 1) {
     collector.found().leader = *leaders.begin();
   } else if (leaders.size() > 1) {
-    collector.problem("the leader's service has " + std::to_string(leaders.size()) + " ready endpoints; none is believed");
+    collector.problem("the leader's service has " + std::to_string(leaders.size()) +
+                      " ready endpoints; none is believed");
   }
   return std::move(collector).finish("the services have no endpoint");
 }

@@ -33,6 +33,7 @@ bool operator==(const SocketAddress& a, const SocketAddress& b) {
 
 SocketAddress SocketAddress::from_numeric(const std::string& host, std::uint16_t port) {
   SocketAddress address;
+  if (host.find('\0') != std::string::npos) return address;  // inet_pton would read up to there
   in_addr ipv4{};
   in6_addr ipv6{};
   if (inet_pton(AF_INET, host.c_str(), &ipv4) == 1) {

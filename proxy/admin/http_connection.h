@@ -34,7 +34,8 @@ struct HttpLimits {
   static constexpr std::uint64_t kBodyBytes = 64 * 1024;
   static constexpr unsigned kRequestsPerConnection = 1000;
   static constexpr base::Duration kRequestDeadline = std::chrono::seconds(5);  ///< for a request to arrive whole
-  /// For it to be worked out. What takes long has bounds of its own: a hold waits for PAUSE up to failover.hold_timeout.
+  /// For it to be worked out. What takes long has bounds of its own: a hold waits for PAUSE up to
+  /// failover.hold_timeout.
   static constexpr base::Duration kWorkDeadline = std::chrono::minutes(12);
   static constexpr base::Duration kResponseDeadline = std::chrono::seconds(30);  ///< for an answer to be taken
   static constexpr base::Duration kLingerDeadline = std::chrono::seconds(1);

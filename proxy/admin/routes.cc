@@ -120,7 +120,8 @@ void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base
     if (auto refused = refuse_write(request, rules.token)) return reply(std::move(*refused));
   }
   for (const auto& [name, value] : target.value().query) {
-    if (name.empty() || std::find(route->parameters.begin(), route->parameters.end(), name) == route->parameters.end()) {
+    if (name.empty() ||
+        std::find(route->parameters.begin(), route->parameters.end(), name) == route->parameters.end()) {
       return reply(json_error(400, "no such query parameter here: " + routing::escape_for_log(name)));
     }
   }

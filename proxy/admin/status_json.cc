@@ -72,13 +72,13 @@ Json branch_json(const BranchView& view, const std::optional<DiscoveryStatus>& d
   Json pools = Json::array();
   for (std::size_t i = 0; i < view.config->pools.size(); ++i) pools.push_back(pool_json(view, i));
   Json json = {
-          {"active", view.active},
-          {"primary", primary_known ? Json(view.config->members[static_cast<std::size_t>(view.primary)].name) : Json()},
-          {"timeline", view.timeline != 0 ? Json(view.timeline) : Json()},
-          {"on_hold", view.on_hold},
-          {"holding", view.block == nullptr ? 0 : metrics::sum_holding(*view.block)},
-          {"members", std::move(members)},
-          {"pools", std::move(pools)}};
+      {"active", view.active},
+      {"primary", primary_known ? Json(view.config->members[static_cast<std::size_t>(view.primary)].name) : Json()},
+      {"timeline", view.timeline != 0 ? Json(view.timeline) : Json()},
+      {"on_hold", view.on_hold},
+      {"holding", view.block == nullptr ? 0 : metrics::sum_holding(*view.block)},
+      {"members", std::move(members)},
+      {"pools", std::move(pools)}};
   if (discovery) json["discovery"] = discovery_json(*discovery);
   return json;
 }

@@ -243,8 +243,7 @@ int run_command_line(int argc, char** argv, const std::function<int(const ServeO
   if (check_command->parsed()) return run_check(options);
   if (route_command->parsed()) return run_route(options);
   if (hold_command->parsed()) return run_hold(options);
-  if (release_command->parsed())
-    return run_switch(options, "/api/release?branch=" + percent_encode(options.branch));
+  if (release_command->parsed()) return run_switch(options, "/api/release?branch=" + percent_encode(options.branch));
   if (adopt_command->parsed()) return run_switch(options, "/api/adopt?branch=" + percent_encode(options.branch));
   return run_status(options);
 }

@@ -1,6 +1,6 @@
 #pragma once
-// A small blocking HTTP client for the commands that ask a running router: one request a connection, an absolute deadline, a bounded
-// answer. Plain HTTP only.
+// A small blocking HTTP client for the commands that ask a running router: one request a connection, an absolute
+// deadline, a bounded answer. Plain HTTP only.
 
 #include <cstdint>
 #include <string>

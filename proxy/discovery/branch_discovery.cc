@@ -100,7 +100,8 @@ DiscoveryStatus BranchDiscovery::status(base::Instant now) const {
 void BranchDiscovery::on_discovered(const routing::Discovered& found) {
   answered_at_ = loop_clock();
   fresh_ = true;
-  if (!std::exchange(failure_, {}).empty()) spdlog::info("branch {}: discovery ({}) answers again", branch_, name_of(config_));
+  if (!std::exchange(failure_, {}).empty())
+    spdlog::info("branch {}: discovery ({}) answers again", branch_, name_of(config_));
   report_problems(found);
   const bool others = !found_ || found_->members != found.members;
   found_ = found;

@@ -78,7 +78,7 @@ void HttpAsk::on_timer() {
 }
 
 void HttpAsk::on_http_done(const HttpCall::Outcome& outcome) {
-  if (outcome.status == 0) ++turn_;  // the host may have another address that answers
+  if (outcome.status == 0) ++turn_;    // the host may have another address that answers
   const auto over = std::move(call_);  // lives to the end of this call, and the owner may start another
   owner_.on_http_done(outcome);
 }

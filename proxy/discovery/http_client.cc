@@ -211,14 +211,16 @@ void HttpCall::on_readable() {
   if (side.tls != nullptr && !side.tls_ready) {
     const auto io = side.socket.receive(context_.scratch->read);
     if (io.would_block) return;
-    if (io.bytes == 0) return finish(io.eof ? "the connection was closed during the TLS handshake" : std::strerror(io.error));
+    if (io.bytes == 0)
+      return finish(io.eof ? "the connection was closed during the TLS handshake" : std::strerror(io.error));
     if (!read_handshake(base::Bytes(context_.scratch->read, io.bytes))) return;
     // Records that came behind the handshake's last stay in the engine until they are asked for.
     protocol::TlsOutput output{context_.scratch->wire, 0};
     const auto early = side.tls->read({}, context_.scratch->plain, output);
     if (output.size > 0) (void)side.write_wire(output.filled(), *context_.pool);
     if (early.status == protocol::TlsEngine::Status::kFailed) return finish("TLS: " + side.tls->failure());
-    return parse(base::Bytes(context_.scratch->plain, early.bytes), early.status == protocol::TlsEngine::Status::kClosed);
+    return parse(base::Bytes(context_.scratch->plain, early.bytes),
+                 early.status == protocol::TlsEngine::Status::kClosed);
   }
   const auto got = side.read(*context_.scratch, *context_.pool);
   if (got.blocked) return;

@@ -34,11 +34,11 @@ struct HttpQuery {
   std::string target;              ///< appended to the path: "/cluster", "/apis/…?watch=1"
   routing::SocketAddress address;  ///< where to connect, with its port
   std::shared_ptr<const protocol::ClientTlsContext> tls;  ///< Requires: not null when url.tls
-  base::SecretString bearer;       ///< a token; empty: none
-  std::size_t most_body = 0;       ///< of a whole body; of a stream that succeeds there is no limit
-  bool stream = false;             ///< a body of status 200 goes to on_http_piece
-  base::Instant answer_by{};       ///< the whole response; of a stream its header
-  base::Instant stream_until{};    ///< the end of a stream
+  base::SecretString bearer;                              ///< a token; empty: none
+  std::size_t most_body = 0;     ///< of a whole body; of a stream that succeeds there is no limit
+  bool stream = false;           ///< a body of status 200 goes to on_http_piece
+  base::Instant answer_by{};     ///< the whole response; of a stream its header
+  base::Instant stream_until{};  ///< the end of a stream
 };
 
 class HttpCall {

@@ -63,7 +63,8 @@ bool KubernetesSource::prepare(HttpQuery& query) {
   }
   std::string& text = token.value();
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.pop_back();
-  const bool lawful = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
+  const bool lawful =
+      !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
   query.bearer = base::SecretString(std::move(text));
   if (!lawful) {
     fail("the service account's token: " + config_.token_file + " holds none");
@@ -184,7 +185,8 @@ void KubernetesSource::tell() {
 std::string KubernetesSource::said(const HttpCall::Outcome& outcome) const {
   if (!outcome.error.empty()) return outcome.error;
   const std::string message = routing::kubernetes_status_message(outcome.body);
-  return "the API server answers with status " + std::to_string(outcome.status) + (message.empty() ? "" : ": " + message);
+  return "the API server answers with status " + std::to_string(outcome.status) +
+         (message.empty() ? "" : ": " + message);
 }
 
 }  // namespace pointsman::proxy

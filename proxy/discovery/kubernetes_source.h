@@ -44,10 +44,10 @@ class KubernetesSource final : public DiscoverySource, private HttpCall::Owner {
   HttpAsk ask_;
   LoopTimer timer_;
   Phase phase_ = Phase::kPausing;
-  bool watch_next_ = false;    // behind the pause
-  std::string line_;           // of the watch, as far as it has come
-  base::Instant began_{};      // the request under way
-  base::Duration backoff_{};   // the next pause, before jitter
+  bool watch_next_ = false;   // behind the pause
+  std::string line_;          // of the watch, as far as it has come
+  base::Instant began_{};     // the request under way
+  base::Duration backoff_{};  // the next pause, before jitter
 };
 
 }  // namespace pointsman::proxy

@@ -11,8 +11,7 @@ constexpr base::Duration kAnswerTimeout = std::chrono::seconds(2);
 
 }  // namespace
 
-PatroniSource::PatroniSource(DiscoveryContext& context, DiscoverySource::Owner& owner,
-                             routing::PatroniDiscovery config)
+PatroniSource::PatroniSource(DiscoveryContext& context, DiscoverySource::Owner& owner, routing::PatroniDiscovery config)
     : DiscoverySource(context),
       owner_(owner),
       config_(std::move(config)),

@@ -203,7 +203,8 @@ void BranchMonitor::on_timer() {
 }
 
 void BranchMonitor::tick(base::Instant now) {
-  const auto interval = now < often_until_ ? std::min(config_->probe.interval, kOftenInterval) : config_->probe.interval;
+  const auto interval =
+      now < often_until_ ? std::min(config_->probe.interval, kOftenInterval) : config_->probe.interval;
   next_tick_ += interval;
   if (next_tick_ <= now) next_tick_ = now + interval;
   std::erase_if(retired_blocks_, [](const RetiredBlock& retired) { return retired.block.expired(); });

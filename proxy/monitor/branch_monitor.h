@@ -136,7 +136,7 @@ class BranchMonitor final : private MemberProbe::Owner, private BranchDiscovery:
   bool unpublished_ = false;  // figures have come since the last publication
   std::shared_ptr<const routing::BranchView> view_;
   std::shared_ptr<metrics::BranchBlock> block_;
-  std::vector<std::string> block_destinations_;                      // what block_'s indexes mean
+  std::vector<std::string> block_destinations_;  // what block_'s indexes mean
   struct RetiredBlock {
     std::weak_ptr<metrics::BranchBlock> block;
     std::vector<std::string> destinations;

@@ -136,10 +136,11 @@ void Console::on_pg_failure(const PgFailure& failure) {
   if (state_ == State::kPausing) {
     // The command's own answer: whoever paused it, it was not us.
     if (said_ != Said::kPause || connection_.is_open()) return end(State::kRefused, failure.text);
-    return end(State::kDoubtful,
-               failure.kind == PgFailure::Kind::kTimeout
-                   ? "PAUSE was not done in time: it waits for transactions under way, in session mode for clients to leave"
-                   : failure.text);
+    return end(
+        State::kDoubtful,
+        failure.kind == PgFailure::Kind::kTimeout
+            ? "PAUSE was not done in time: it waits for transactions under way, in session mode for clients to leave"
+            : failure.text);
   }
   if (state_ != State::kResuming) return;
   // PgBouncer before 1.10 has no RECONNECT; a paused one has no server connection that could be an old one.

@@ -1,8 +1,8 @@
 #pragma once
-// One PgBouncer of a branch on hold, by its admin console: connected first, then paused, later resumed. Facts it goes by
-// (PgBouncer's admin.c and janitor.c): PAUSE is answered when every server connection has been given back and closed; a
-// RESUME that overtakes it leaves its asker waiting for ever (pgbouncer#715), so a PAUSE that takes too long loses its
-// connection before anything else is said; a server login that PAUSE interrupts marks the pool as failed
+// One PgBouncer of a branch on hold, by its admin console: connected first, then paused, later resumed. Facts it goes
+// by (PgBouncer's admin.c and janitor.c): PAUSE is answered when every server connection has been given back and
+// closed; a RESUME that overtakes it leaves its asker waiting for ever (pgbouncer#715), so a PAUSE that takes too long
+// loses its connection before anything else is said; a server login that PAUSE interrupts marks the pool as failed
 // (pgbouncer#420), so a moment without one is waited for. Loop thread only.
 
 #include <algorithm>

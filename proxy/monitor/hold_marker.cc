@@ -96,9 +96,9 @@ std::optional<std::vector<BouncerPlace>> parse_hold_marker(std::string_view text
     const auto port = entry.find("port");
     const auto* number = port == entry.end() ? nullptr : port->get_ptr<const Json::number_unsigned_t*>();
     if (number == nullptr || *number == 0 || *number > 65535) return std::nullopt;
-    BouncerPlace place{text_at(entry, "name"), text_at(entry, "pool"), text_at(entry, "host"),
-                       routing::SocketAddress::from_numeric(text_at(entry, "address"),
-                                                            static_cast<std::uint16_t>(*number))};
+    BouncerPlace place{
+        text_at(entry, "name"), text_at(entry, "pool"), text_at(entry, "host"),
+        routing::SocketAddress::from_numeric(text_at(entry, "address"), static_cast<std::uint16_t>(*number))};
     if (!place.address.known() || place.host.empty()) return std::nullopt;
     places.push_back(std::move(place));
   }

@@ -25,7 +25,8 @@ class LongTransactions final : private PgConnection::Owner {
     virtual void on_transactions_failed(const std::string& why) = 0;
   };
 
-  LongTransactions(SqlContext& sql, const HandleCount& count, Owner& owner) : connection_(sql, count, *this), owner_(owner) {}
+  LongTransactions(SqlContext& sql, const HandleCount& count, Owner& owner)
+      : connection_(sql, count, *this), owner_(owner) {}
   /// Once.
   void ask(const PgTarget& primary, base::Duration older_than, base::Instant deadline);
 

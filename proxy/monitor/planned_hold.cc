@@ -42,7 +42,8 @@ PlannedHold::PlannedHold(SwitchContext& context, Owner& owner, std::string branc
     : context_(context),
       owner_(owner),
       branch_(std::move(branch)),
-      timer_(context.sql->loop, context.handles, this, [](void* self) { static_cast<PlannedHold*>(self)->on_timer(); }) {
+      timer_(context.sql->loop, context.handles, this,
+             [](void* self) { static_cast<PlannedHold*>(self)->on_timer(); }) {
   const auto known = view();
   POINTSMAN_CHECK(known != nullptr);
   config_ = known->config;
@@ -81,7 +82,7 @@ void PlannedHold::on_timer() {
       why_ = "nobody released it within " + routing::format_duration(options_.lease);
       return resume(Cause::kAbandoned, kResumePatience);
     case Phase::kNew:
-    case Phase::kChecking:    // the connections have deadlines of their own
+    case Phase::kChecking:  // the connections have deadlines of their own
     case Phase::kConnecting:
     case Phase::kPausing:
     case Phase::kResuming:
@@ -109,8 +110,7 @@ void PlannedHold::wake() {
   if (now == nullptr) return refuse("it is not configured any more");
   config_ = now->config;
   // Not from memory: the pre-check and the choice of PgBouncers go by who answers as the primary now.
-  if (now->settled && now->primary >= 0 &&
-      now->members[static_cast<std::size_t>(now->primary)].probed_at >= asked_at_)
+  if (now->settled && now->primary >= 0 && now->members[static_cast<std::size_t>(now->primary)].probed_at >= asked_at_)
     return check();
   if (loop_clock() >= deadline_) return refuse("it has no verified primary that answers");
   arm();
@@ -136,9 +136,10 @@ void PlannedHold::on_transactions(std::vector<SwitchAnswer::Transaction> found) 
   check_.reset();
   transactions_ = std::move(found);
   if (transactions_.empty() || options_.force) return connect();
-  refuse((transactions_.size() == 1 ? "a transaction has" : std::to_string(transactions_.size()) + " transactions have") +
-         std::string(" been running for more than ") + seconds_text(patience_of(*config_) / 2) + " on " +
-         former_primary_ + "; end it, or force the hold");
+  refuse(
+      (transactions_.size() == 1 ? "a transaction has" : std::to_string(transactions_.size()) + " transactions have") +
+      std::string(" been running for more than ") + seconds_text(patience_of(*config_) / 2) + " on " + former_primary_ +
+      "; end it, or force the hold");
 }
 
 void PlannedHold::on_transactions_failed(const std::string& why) {
@@ -302,7 +303,8 @@ void PlannedHold::look_for_primary() {
   arm();
   SwitchAnswer answer;
   answer.outcome = Outcome::kFailed;
-  answer.message = named() + " has no verified primary yet and is still on hold; release it again, it ends by itself in " +
+  answer.message = named() +
+                   " has no verified primary yet and is still on hold; release it again, it ends by itself in " +
                    seconds_text(lease_end_ - now);
   answer.pgbouncers = bouncers();
   answer.ends_in_seconds = ends_in_seconds();

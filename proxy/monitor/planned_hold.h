@@ -112,17 +112,17 @@ class PlannedHold final : private Console::Owner, private LongTransactions::Owne
   std::vector<SwitchDone> release_done_;
   Phase phase_ = Phase::kNew;
   Cause cause_ = Cause::kReleased;
-  std::string why_;           // of a hold that failed or was abandoned
+  std::string why_;  // of a hold that failed or was abandoned
   std::string former_primary_;
   std::vector<SwitchAnswer::Transaction> transactions_;
   std::unique_ptr<LongTransactions> check_;
   std::vector<std::unique_ptr<Console>> consoles_;
   std::unordered_map<std::string, std::shared_ptr<const protocol::ClientTlsContext>> tls_;
   LoopTimer timer_;
-  base::Instant deadline_{};      // of the phase
+  base::Instant deadline_{};  // of the phase
   base::Instant lease_end_{};
   base::Instant paused_since_{};
-  base::Instant asked_at_{};      // when the primary was asked for afresh
+  base::Instant asked_at_{};  // when the primary was asked for afresh
   bool marked_ = false;
   // Rule 12: shared, so that a marker that is written when this is gone can tell.
   std::shared_ptr<PlannedHold*> alive_ = std::make_shared<PlannedHold*>(this);

@@ -109,9 +109,10 @@ bool PlannedSwitches::try_adopt(const Adoption& adoption) {
   const auto identifier = context_.monitor->adopt(adoption.branch);
   if (!identifier && !last) return false;  // one that has just been re-initialised may answer the next probe
   if (!identifier) {
-    adoption.done(refusal(Outcome::kRefused, "no member of branch " + adoption.branch +
-                                                 " that answers has another system identifier than the known one: there "
-                                                 "is nothing to adopt"));
+    adoption.done(
+        refusal(Outcome::kRefused, "no member of branch " + adoption.branch +
+                                       " that answers has another system identifier than the known one: there "
+                                       "is nothing to adopt"));
     return true;
   }
   SwitchAnswer answer;

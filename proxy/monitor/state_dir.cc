@@ -154,7 +154,7 @@ bool still_counts(const KnownIdentity& identity, const routing::BranchConfig& co
 
 struct StateDir::Work {
   static void run(uv_work_t* work) {
-    Job& job = static_cast<StateDir*>(work->data)->jobs_.front();
+    Job& job = static_cast<StateDir*>(work->data)->job_;
     job.error = job.text ? write_whole(job.path, *job.text) : remove_file(job.path);
   }
   static void after(uv_work_t* work, int) { static_cast<StateDir*>(work->data)->on_done(); }
@@ -228,26 +228,27 @@ void StateDir::remove_marker(const std::string& branch) {
 
 void StateDir::add(Job job) {
   // What waits to be written to the same file, and nobody waits for, is out of date.
-  if (!jobs_.empty() && !job.done) {
-    const auto waiting = std::find_if(jobs_.begin() + 1, jobs_.end(),
-                                      [&](const Job& other) { return other.path == job.path && !other.done; });
-    if (waiting != jobs_.end()) {
-      waiting->text = std::move(job.text);
-      return;
-    }
+  const auto waiting =
+      std::find_if(jobs_.rbegin(), jobs_.rend(), [&](const Job& other) { return other.path == job.path; });
+  if (waiting != jobs_.rend() && !waiting->done && !job.done) {
+    waiting->text = std::move(job.text);
+    return;
   }
   jobs_.push_back(std::move(job));
-  if (jobs_.size() == 1) start_next();
+  if (!busy_) start_next();
 }
 
 void StateDir::start_next() {
+  busy_ = true;
+  job_ = std::move(jobs_.front());
+  jobs_.pop_front();
   work_.data = this;
   POINTSMAN_CHECK(uv_queue_work(loop_, &work_, &Work::run, &Work::after) == 0);
 }
 
 void StateDir::on_done() {
-  Job job = std::move(jobs_.front());
-  jobs_.pop_front();
+  Job job = std::move(job_);
+  busy_ = false;
   if (!jobs_.empty()) start_next();
   if (job.error.empty()) {
     complained_ = false;

@@ -54,7 +54,7 @@ class StateDir {
   /// `done` gets an empty text, or what went wrong. The marker is on the disk when it is called.
   void write_marker(const std::string& branch, std::string text, std::function<void(std::string)> done);
   void remove_marker(const std::string& branch);
-  bool idle() const { return jobs_.empty(); }
+  bool idle() const { return !busy_; }
 
  private:
   struct Job {
@@ -80,8 +80,10 @@ class StateDir {
   std::map<std::string, Identity, std::less<>> identities_;
   std::map<std::string, std::string> markers_;
   std::vector<std::string> complaints_;
-  std::deque<Job> jobs_;  // the first one is being done
+  std::deque<Job> jobs_;  // that wait
+  Job job_;               // with busy_: the worker thread's
   uv_work_t work_{};
+  bool busy_ = false;
   bool complained_ = false;  // said so in the log, since the last write that went well
 };
 

@@ -292,8 +292,8 @@ std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(
     kept->listeners = config_->listeners;
   }
   if (config_->state_dir != fresh->state_dir) {
-    log_record(LogLevel::kWarning, "reload: state_dir is opened at start only; a new one takes effect at the next restart",
-               {});
+    log_record(LogLevel::kWarning,
+               "reload: state_dir is opened at start only; a new one takes effect at the next restart", {});
     kept->state_dir = config_->state_dir;
   }
   return kept;

@@ -66,7 +66,8 @@ void check_watch(std::string_view text) {
     text.remove_prefix(text.find('\n') + 1);
     const std::string version = slices.resource_version();
     const auto applied = slices.apply(text.substr(0, text.find('\n')));
-    const bool good = applied.event == EndpointSlices::Event::kChanged || applied.event == EndpointSlices::Event::kBookmark;
+    const bool good =
+        applied.event == EndpointSlices::Event::kChanged || applied.event == EndpointSlices::Event::kBookmark;
     POINTSMAN_CHECK(good == applied.error.empty());
     fuzz::check_one_line(applied.error);
     for (const char c : slices.resource_version()) POINTSMAN_CHECK(is_label(std::string("a") + c));  // goes into a URL

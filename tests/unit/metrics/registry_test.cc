@@ -227,3 +227,29 @@ TEST_CASE("labels of the operator's own are made lawful and never stand twice") 
                   {{"branch", "forged"}, {"a-b", "1"}, {"a.b", "2"}, {"team", "x"}, {"none", ""}});
   CHECK(has_line(scrape.text(0), R"(pointsman_branch_info{branch="orders",a_b="1",team="x"} 1)"));
 }
+
+TEST_CASE("sessions that began before the destinations changed are counted where they are now") {
+  const Dimensions two{.workers = 2, .listeners = 1, .routes = 1, .reasons = 1, .destinations = 2};
+  auto former = std::make_shared<BranchBlock>(two);
+  former->slot(0).active[0].set(3);
+  former->slot(1).active[1].set(5);
+  former->slot(1).holding.set(2);
+  former->admitted = 8;
+  const Dimensions three{.workers = 2, .listeners = 1, .routes = 1, .reasons = 1, .destinations = 3};
+  BranchBlock block(three);
+  block.formers.push_back({former, {1, BranchBlock::kNowhere, 0}});
+  block.slot(0).active[0].set(10);
+  block.admitted = 10;
+  CHECK(pointsman::metrics::sum_active(block, 0) == 15);
+  CHECK(pointsman::metrics::sum_active(block, 1) == 0);
+  CHECK(pointsman::metrics::sum_active(block, 2) == 3);
+  CHECK(block.active(0, 0) == 10);
+  CHECK(block.active(1, 0) == 5);
+  CHECK(block.active(0, 2) == 3);
+  CHECK(pointsman::metrics::sum_holding(block) == 2);
+  CHECK(block.admitted_in_all() == 18);
+  former.reset();  // the last session has gone
+  CHECK(pointsman::metrics::sum_active(block, 0) == 10);
+  CHECK(pointsman::metrics::sum_active(block, 2) == 0);
+  CHECK(block.admitted_in_all() == 10);
+}

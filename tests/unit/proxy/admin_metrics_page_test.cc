@@ -182,3 +182,18 @@ TEST_CASE("a full page keeps what belongs to no branch and sums what it dropped"
   CHECK(dropped(first) > 0);
   CHECK(dropped(page.render(proxy::fake_now(), {})) == 2 * dropped(first));
 }
+
+TEST_CASE("a source of members is up, down, or absent while nothing is known of it") {
+  FakeControl control;
+  CHECK_FALSE(has(render(control), "pointsman_discovery_up{"));
+  control.discovery_status = {
+      .source = "dns", .up = std::nullopt, .age_seconds = std::nullopt, .error = {}, .failures = 0};
+  CHECK_FALSE(has(render(control), "pointsman_discovery_up{"));
+  CHECK(has_line(render(control), R"(pointsman_discovery_failures_total{branch="orders"} 0)"));
+  control.discovery_status->up = true;
+  CHECK(has_line(render(control), R"(pointsman_discovery_up{branch="orders"} 1)"));
+  control.discovery_status->up = false;
+  control.discovery_status->failures = 3;
+  CHECK(has_line(render(control), R"(pointsman_discovery_up{branch="orders"} 0)"));
+  CHECK(has_line(render(control), R"(pointsman_discovery_failures_total{branch="orders"} 3)"));
+}

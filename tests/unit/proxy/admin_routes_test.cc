@@ -226,22 +226,24 @@ TEST_CASE("a step of a switch is told by status and text") {
   using Outcome = proxy::SwitchAnswer::Outcome;
   World world;
   world.control.switch_answer.message = "m";
-  for (const auto& [outcome, status] : {std::pair(Outcome::kDone, 200u), std::pair(Outcome::kUnknownBranch, 404u),
-                                        std::pair(Outcome::kNotOnHold, 404u), std::pair(Outcome::kRefused, 409u),
-                                        std::pair(Outcome::kFailed, 503u)}) {
+  for (const auto& [outcome, status] :
+       {std::pair(Outcome::kDone, 200u), std::pair(Outcome::kUnknownBranch, 404u), std::pair(Outcome::kNotOnHold, 404u),
+        std::pair(Outcome::kRefused, 409u), std::pair(Outcome::kFailed, 503u)}) {
     world.control.switch_answer.outcome = outcome;
     CHECK(world.post("", true, false, "/api/hold?branch=orders").status == status);
-    CHECK(world.last->body == (status == 200 ? "{\"done\":true,\"message\":\"m\"}\n" : "{\"done\":false,\"error\":\"m\"}\n"));
+    CHECK(world.last->body ==
+          (status == 200 ? "{\"done\":true,\"message\":\"m\"}\n" : "{\"done\":false,\"error\":\"m\"}\n"));
   }
-  world.control.switch_answer = {.outcome = Outcome::kRefused,
-                                 .message = "no",
-                                 .warnings = {"w"},
-                                 .transactions = {{.pid = 7, .user = "app", .state = "idle in transaction", .age_seconds = 12.3456}},
-                                 .pgbouncers = {{.name = "app/10.0.0.21:6432", .state = "running", .error = "e"}},
-                                 .primary = "pg-0",
-                                 .system_identifier = {},
-                                 .held_seconds = 1.5,
-                                 .ends_in_seconds = 2.0};
+  world.control.switch_answer = {
+      .outcome = Outcome::kRefused,
+      .message = "no",
+      .warnings = {"w"},
+      .transactions = {{.pid = 7, .user = "app", .state = "idle in transaction", .age_seconds = 12.3456}},
+      .pgbouncers = {{.name = "app/10.0.0.21:6432", .state = "running", .error = "e"}},
+      .primary = "pg-0",
+      .system_identifier = {},
+      .held_seconds = 1.5,
+      .ends_in_seconds = 2.0};
   CHECK(world.post("", true, false, "/api/hold?branch=orders").body ==
         R"({"done":false,"error":"no","primary":"pg-0","held_seconds":1.5,"ends_in_seconds":2.0,)"
         R"("transactions":[{"pid":7,"user":"app","state":"idle in transaction","age_seconds":12.346}],)"

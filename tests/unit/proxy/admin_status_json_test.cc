@@ -111,3 +111,17 @@ TEST_CASE("a route is told with its destination, a refusal with its code") {
   CHECK(refusal["hint"] == "wait");
   CHECK_FALSE(refusal.contains("destination"));
 }
+
+TEST_CASE("how a branch's members are found is told where they are not listed") {
+  FakeControl control;
+  const auto discovery = [&] {
+    return Json::parse(*proxy::status_json(control, "orders", proxy::fake_now()))["branches"]["orders"]["discovery"];
+  };
+  control.discovery_status = {
+      .source = "dns", .up = std::nullopt, .age_seconds = std::nullopt, .error = {}, .failures = 0};
+  CHECK(discovery().dump() == R"({"source":"dns","state":"unknown","age_seconds":null,"error":null})");
+  control.discovery_status = {.source = "patroni", .up = true, .age_seconds = 1.23456, .error = {}, .failures = 4};
+  CHECK(discovery().dump() == R"({"source":"patroni","state":"ok","age_seconds":1.235,"error":null})");
+  control.discovery_status = {.source = "patroni", .up = false, .age_seconds = 60, .error = "no answer", .failures = 5};
+  CHECK(discovery().dump() == R"({"source":"patroni","state":"stale","age_seconds":60.0,"error":"no answer"})");
+}

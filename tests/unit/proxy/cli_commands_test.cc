@@ -61,7 +61,8 @@ TEST_CASE("version and help are printed and are a success") {
   CHECK(version.out == "pointsman " + std::string(proxy::version()) + "\n");
   const Run help = run({"--help"});
   CHECK(help.status == 0);
-  for (const auto* word : {"serve", "check", "route", "status", "hold", "release", "adopt"}) CHECK(help.out.find(word) != std::string::npos);
+  for (const auto* word : {"serve", "check", "route", "status", "hold", "release", "adopt"})
+    CHECK(help.out.find(word) != std::string::npos);
   CHECK(run({"status", "--help"}).out.find("--watch") != std::string::npos);
 }
 

@@ -12,7 +12,8 @@ using proxy::PgRows;
 
 namespace {
 
-PgRows table(std::initializer_list<const char*> columns, std::initializer_list<std::initializer_list<const char*>> rows) {
+PgRows table(std::initializer_list<const char*> columns,
+             std::initializer_list<std::initializer_list<const char*>> rows) {
   PgRows out;
   for (const auto* name : columns) out.add_column(name);
   for (const auto& row : rows) {
@@ -38,8 +39,8 @@ TEST_CASE("only the console's own word means that there is nothing to resume") {
 
 TEST_CASE("transactions are read with what there is of them, foreign text escaped") {
   const auto found = proxy::parse_transactions(table(
-      {"pid", "usename", "state", "age"}, {{"17", "app", "idle in transaction", "61.5"}, {"18", nullptr, nullptr, "5e1"},
-                                           {"19", "a\nb", "active", "50"}}));
+      {"pid", "usename", "state", "age"},
+      {{"17", "app", "idle in transaction", "61.5"}, {"18", nullptr, nullptr, "5e1"}, {"19", "a\nb", "active", "50"}}));
   REQUIRE(found);
   REQUIRE(found->size() == 3);
   CHECK((*found)[0].pid == 17);

@@ -8,7 +8,8 @@ using routing::SocketAddress;
 
 namespace {
 
-/// pg-0 with a PgBouncer beside it; the pools `app` of two endpoints, `more` with one of them again and a name, `reads`.
+/// pg-0 with a PgBouncer beside it; the pools `app` of two endpoints, `more` with one of them again and a name,
+/// `reads`.
 std::shared_ptr<routing::BranchConfig> branch() {
   auto config = std::make_shared<routing::BranchConfig>();
   config->name = "orders";
@@ -57,7 +58,8 @@ TEST_CASE("what stands on the primary is paused: beside it and in its pools, eac
   const auto config = branch();
   auto view = view_of(config);
   CHECK(names(proxy::bouncers_of_primary(view)) == std::vector<std::string>{"pg-0 (pgbouncer)", "app/10.0.0.21:6432",
-                                                                     "app/10.0.0.22:6432", "more/pool.internal:6432"});
+                                                                            "app/10.0.0.22:6432",
+                                                                            "more/pool.internal:6432"});
   view.primary = 1;
   CHECK(names(proxy::bouncers_of_primary(view)).front() == "pg-1 (pgbouncer)");
   config->members[1].pgbouncer_port = 0;
@@ -98,14 +100,13 @@ TEST_CASE("a marker says where to resume, and nothing is made of what is none") 
     CAPTURE(size);
     CHECK_FALSE(proxy::parse_hold_marker(std::string_view(text).substr(0, size), "orders"));
   }
-  for (const auto* wrong :
-       {"", "[]", "null", R"({"branch":"orders"})", R"({"branch":"orders","paused":{}})",
-        R"({"branch":"orders","paused":[1]})", R"({"branch":"orders","paused":[{}]})",
-        R"({"branch":"orders","paused":[{"host":"h","address":"10.0.0.1","port":0}]})",
-        R"({"branch":"orders","paused":[{"host":"h","address":"10.0.0.1","port":65536}]})",
-        R"({"branch":"orders","paused":[{"host":"h","address":"name","port":1}]})",
-        R"({"branch":"orders","paused":[{"host":"","address":"10.0.0.1","port":1}]})",
-        R"({"branch":"orders","paused":[{"host":"h","address":["10.0.0.1"],"port":1}]})"}) {
+  for (const auto* wrong : {"", "[]", "null", R"({"branch":"orders"})", R"({"branch":"orders","paused":{}})",
+                            R"({"branch":"orders","paused":[1]})", R"({"branch":"orders","paused":[{}]})",
+                            R"({"branch":"orders","paused":[{"host":"h","address":"10.0.0.1","port":0}]})",
+                            R"({"branch":"orders","paused":[{"host":"h","address":"10.0.0.1","port":65536}]})",
+                            R"({"branch":"orders","paused":[{"host":"h","address":"name","port":1}]})",
+                            R"({"branch":"orders","paused":[{"host":"","address":"10.0.0.1","port":1}]})",
+                            R"({"branch":"orders","paused":[{"host":"h","address":["10.0.0.1"],"port":1}]})"}) {
     CAPTURE(wrong);
     CHECK_FALSE(proxy::parse_hold_marker(wrong, "orders"));
   }

@@ -131,12 +131,15 @@ TEST_CASE("the folder is made for us alone, keeps what it is given, and is writt
   CHECK(again.value()->markers().at("orders") == "marker");
   again.value()->remove_marker("orders");
   again.value()->remove_marker("orders");
+  again.value()->write_marker("orders", "another", [](const std::string&) {});
+  again.value()->remove_marker("orders");
   loop.run();
   CHECK_FALSE(fs::exists(folder.path("state/orders.hold.json")));
   CHECK(std::distance(fs::directory_iterator(folder.path("state")), fs::directory_iterator()) == 1);
 }
 
-TEST_CASE("what cannot be read there is complained about and left alone; names that are no branch's are not looked at") {
+TEST_CASE(
+    "what cannot be read there is complained about and left alone; names that are no branch's are not looked at") {
   const Folder folder;
   folder.write("orders.identity.json", "{");
   folder.write("big.identity.json", std::string(1024 * 1024 + 1, ' '));

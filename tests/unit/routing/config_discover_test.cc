@@ -2,7 +2,7 @@
 
 #include "routing/config_reader.h"
 
-#include "unit/routing/config_support.h"
+#include "tests/unit/routing/config_support.h"
 
 using namespace pointsman::routing;
 using namespace pointsman::routing::test;
@@ -53,7 +53,8 @@ TEST_CASE("members by Patroni, by URLs alone or with settings") {
   CHECK(brief.urls[0].to_string() == "http://10.0.0.1:8008");
   CHECK(brief.urls[1].to_string() == "https://patroni.example:8008/base");
   CHECK(brief.interval == 2s);
-  const auto whole = read(folder, {{"patroni", {{"urls", urls}, {"ca", "ca.crt"}, {"interval", "500ms"}, {"pgbouncer_port", 6432}}}});
+  const auto whole =
+      read(folder, {{"patroni", {{"urls", urls}, {"ca", "ca.crt"}, {"interval", "500ms"}, {"pgbouncer_port", 6432}}}});
   const auto& patroni = std::get<PatroniDiscovery>(whole->discover->source);
   CHECK(patroni.urls == brief.urls);
   CHECK(patroni.ca == folder.path("ca.crt"));

@@ -96,8 +96,8 @@ TEST_CASE("host and port out of a connection URL") {
     CHECK(found.members[2].host == c.host);
     CHECK(found.members[2].port == c.port);
   }
-  for (const char* url : {"", "pg.example:5432", "postgres://", "postgres://h:0/x", "postgres://h:70000", "postgres://[fd00::9",
-                          "postgres://a,b/x", "postgres://h:5x"}) {
+  for (const char* url : {"", "pg.example:5432", "postgres://", "postgres://h:0/x", "postgres://h:70000",
+                          "postgres://[fd00::9", "postgres://a,b/x", "postgres://h:5x"}) {
     CAPTURE(url);
     Json document = cluster();
     document["members"][2].erase("host");
@@ -115,7 +115,8 @@ TEST_CASE("unlawful names are replaced, unlawful hosts, ports and repetitions le
   CHECK(found.leader == "10-0-0-2-5432");
   CHECK(found.problems[0] == R"("pg 1\x0a\x22}" is no lawful member name; the member is called 10-0-0-2-5432)");
 
-  for (const Json& host : {Json("ho st"), Json(""), Json("-x"), Json(std::string(300, 'a')), Json("a/../b")}) {
+  for (const Json& host : {Json("ho st"), Json(""), Json("-x"), Json(std::string(300, 'a')), Json("a/../b"),
+                           Json(std::string("10.0.0.3\0x", 10)), Json(std::string("10.0.0.3\0", 9))}) {
     document = cluster();
     document["members"][2]["host"] = host;
     found = good(document.dump());
@@ -142,7 +143,8 @@ TEST_CASE("unlawful names are replaced, unlawful hosts, ports and repetitions le
 
 TEST_CASE("problems are told up to a limit") {
   Json document = cluster();
-  for (int i = 0; i < 20; ++i) document["members"].push_back({{"name", "x" + std::to_string(i)}, {"role", "replica"}, {"host", "-"}});
+  for (int i = 0; i < 20; ++i)
+    document["members"].push_back({{"name", "x" + std::to_string(i)}, {"role", "replica"}, {"host", "-"}});
   CHECK(good(document.dump()).problems.size() == kMaxDiscoveryProblems);
 }
 

@@ -114,11 +114,30 @@ TEST_CASE("URLs of discovery") {
   CHECK(ipv6->host == "fd00::1");
   CHECK(ipv6->to_string() == "https://[fd00::1]:6443");
   CHECK(HttpUrl::parse("https://[fd00::1]")->port == 443);
-  for (const char* bad :
-       {"", "ftp://h", "h:80", "http://", "http://:80", "http://h:", "http://h:0", "http://h:65536", "http://h:8a",
-        "http://user@h", "http://h/?q=1", "http://h/#f", "http://h/a b", "http://[fd00::1", "http://[pg]:80",
-        "http://[fd00::1]8", "http://fd00::1", "http://h\r\nX: y", "http://h/\r\nX", "HTTP://h"}) {
+  for (const char* bad : {"",
+                          "ftp://h",
+                          "h:80",
+                          "http://",
+                          "http://:80",
+                          "http://h:",
+                          "http://h:0",
+                          "http://h:65536",
+                          "http://h:8a",
+                          "http://user@h",
+                          "http://h/?q=1",
+                          "http://h/#f",
+                          "http://h/a b",
+                          "http://[fd00::1",
+                          "http://[pg]:80",
+                          "http://[fd00::1]8",
+                          "http://fd00::1",
+                          "http://h\r\nX: y",
+                          "http://h/\r\nX",
+                          "HTTP://h"}) {
     CAPTURE(bad);
     CHECK_FALSE(HttpUrl::parse(bad));
   }
+  using namespace std::string_view_literals;
+  CHECK_FALSE(HttpUrl::parse("https://[fd00::1\0]:6443"sv));
+  CHECK_FALSE(HttpUrl::parse("https://10.0.0.1\0"sv));
 }
