@@ -27,11 +27,11 @@ inline constexpr std::size_t kMaxWatchEvent = 256 * 1024;       ///< one event o
 inline constexpr std::size_t kMaxDiscoveryProblems = 8;         ///< told in one answer
 
 struct DiscoveredMember {
-  std::string name;  ///< a lawful member name (is_label)
-  std::string host;  ///< a numeric address or a host name
+  std::string name{};  ///< a lawful member name (is_label)
+  std::string host{};  ///< a numeric address or a host name
   std::uint16_t port = 5432;
   std::uint16_t pgbouncer_port = 0;  ///< 0: not told
-  std::string zone;                  ///< empty: not told
+  std::string zone{};                ///< empty: not told
   bool ready = true;                 ///< the source's opinion; the probe decides
   bool terminating = false;
   friend bool operator==(const DiscoveredMember&, const DiscoveredMember&) = default;

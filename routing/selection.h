@@ -33,8 +33,8 @@ struct RouteRequest {
   /// question. Missing entries count 0.
   std::span<const std::uint32_t> member_sessions;
   std::span<const std::uint32_t> endpoint_sessions;
-  /// When this worker last failed to reach them; epoch, or a missing entry: not lately. A member is doubted until a probe
-  /// has answered since, an endpoint for kEndpointDoubt: others are preferred meanwhile.
+  /// When this worker last failed to reach them; epoch, or a missing entry: not lately. A member is doubted until a
+  /// probe has answered since, an endpoint for kEndpointDoubt: others are preferred meanwhile.
   std::span<const base::Instant> member_failed_at;
   std::span<const base::Instant> endpoint_failed_at;
   /// Candidates that this session has tried in vain, by index in members (or in the pool's endpoints): passed over.

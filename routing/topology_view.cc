@@ -54,7 +54,8 @@ void BranchTopology::reconfigure(std::shared_ptr<const BranchConfig> config) {
       }
     }
   }
-  if (any_stayed || former_members.empty()) return;
+  // Pods that all came back with new addresses are the cluster they were; another one has to be adopted.
+  if (any_stayed || former_members.empty() || config_->discover) return;
   // Nothing of the former cluster is left: this is another one, with an identity and history of its own.
   system_identifier_.clear();
   highest_timeline_ = primary_timeline_ = 0;

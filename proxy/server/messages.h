@@ -93,6 +93,7 @@ struct WorkerEmpty {
 struct WorkerStopped {
   std::uint32_t worker = 0;
 };
-using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, WorkerEmpty, WorkerStopped>;
+using ToControl =
+    std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, WorkerEmpty, WorkerStopped>;
 
 }  // namespace pointsman::proxy

@@ -72,14 +72,15 @@ std::optional<routing::Refusal> Session::admit(const std::shared_ptr<const routi
   if (over_limit_) return routing::router_full(worker_.max_connections());
   if (branch->block == nullptr) return std::nullopt;  // not in use until now: counted at the decision
   const auto limit = config().limits.max_connections_per_branch;
-  if (branch->block->admitted.load(std::memory_order_relaxed) >= limit)
-    return routing::branch_full(branch->config->name, limit);
+  if (branch->block->admitted_in_all() >= limit) return routing::branch_full(branch->config->name, limit);
   count_admission(*branch);
   return std::nullopt;
 }
 
 void Session::count_admission(const routing::BranchView& view) {
-  if (admitted_ || view.block == nullptr) return;
+  if (view.block == nullptr || view.block == block_) return;
+  // Between admission and decision the branch may have got other members, and with them another block.
+  if (admitted_) block_->admitted.fetch_sub(1, std::memory_order_relaxed);
   admitted_ = true;
   block_ = view.block;
   slot_ = &block_->slot(worker_.index());
@@ -116,14 +117,15 @@ LocalKnowledge Session::local_knowledge(const routing::BranchView& branch, int p
     for (const auto& endpoint : endpoints) known.endpoint_failed_at.push_back(worker_.dial_failed_at(endpoint.address));
   }
   if (branch.block == nullptr) return known;
-  const auto& active = branch.block->slot(worker_.index()).active;
+  const auto active = [&](std::size_t destination) {
+    return static_cast<std::uint32_t>(branch.block->active(worker_.index(), destination));
+  };
   const std::size_t count = branch.members.size();
-  for (std::size_t i = 0; i < count; ++i)
-    known.member_sessions.push_back(static_cast<std::uint32_t>(active[i].value()));
+  for (std::size_t i = 0; i < count; ++i) known.member_sessions.push_back(active(i));
   std::size_t first = 2 * count;
   for (int p = 0; p < pool; ++p) first += branch.pools[static_cast<std::size_t>(p)].endpoints.size();
   for (std::size_t i = 0; i < endpoints.size(); ++i) {
-    known.endpoint_sessions.push_back(static_cast<std::uint32_t>(active[first + i].value()));
+    known.endpoint_sessions.push_back(active(first + i));
   }
   return known;
 }

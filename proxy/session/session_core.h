@@ -89,10 +89,10 @@ struct ListenerContext {
 };
 
 struct ClientTlsInfo {
-  std::string version;
-  std::string endpoint_hash;  ///< empty: no channel binding possible
+  std::string version{};
+  std::string endpoint_hash{};  ///< empty: no channel binding possible
   bool alpn_postgresql = false;
-  std::string server_name;  ///< SNI as the client sent it; empty: none
+  std::string server_name{};  ///< SNI as the client sent it; empty: none
 };
 
 // ---- actions ------------------------------------------------------------------------------------------------------

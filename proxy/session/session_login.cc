@@ -27,7 +27,7 @@ void hide_topology(Refusal& refusal) {
 
 SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) {
   auto view = services_.branch(login->name.branch);
-  if (view == nullptr) return refuse(routing::unknown_branch_refusal(login->name));  // gone by a reload
+  if (view == nullptr) return refuse(routing::unknown_branch_refusal(login->name));            // gone by a reload
   if (login->view != nullptr && login->view->config != view->config) login->excluded.clear();  // other indexes
   login->view = view;
   record_.identity.view = view;

@@ -111,6 +111,9 @@ class Member:
     def stop(self):
         if self.running():
             self._daemon.stop(deadline=60)
+        # A Patroni that is ended while it makes its node may leave PostgreSQL behind.
+        if os.path.exists(os.path.join(self._data, "postmaster.pid")):
+            run([f"{BINARIES_15}/pg_ctl", "stop", "-m", "immediate", "-D", self._data], check=False, **as_server_user())
 
 
 class PatroniCluster:

@@ -356,7 +356,6 @@ TEST_CASE("a branch all of whose members were replaced may be another cluster") 
   CHECK(world.view()->primary == 0);
 }
 
-
 TEST_CASE("a named leader is a veto: a clone with a higher timeline on a reused address does not win") {
   World world;
   world.settle();
@@ -417,7 +416,8 @@ TEST_CASE("failovers are counted when another member becomes the primary, not wh
 
 }  // namespace
 
-TEST_CASE("what was known before the start counts: another cluster is foreign, an older timeline is not the primary's") {
+TEST_CASE(
+    "what was known before the start counts: another cluster is foreign, an older timeline is not the primary's") {
   World world;
   world.topology = BranchTopology(world.config);
   world.topology.restore("sys-1", 4);
