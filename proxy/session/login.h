@@ -37,7 +37,7 @@ struct SessionCore::Login {
   bool hold_begun = false;
   bool waits_by_own_wish = false;                       // `pointsman.wait`
   std::optional<routing::Refusal> refused_after_proof;  // kept back so that a known branch looks like an unknown one
-  bool held_for_topology = false;                       // a settled branch had no destination
+  bool held_for_topology = false;  // a settled branch had no destination, or none that could be reached
   base::Instant hold_started{};
   base::Instant hold_deadline{};
 };

@@ -78,6 +78,7 @@ SessionCore::Next SessionCore::route(std::unique_ptr<Login> login, Instant now) 
     const auto jittered =
         std::chrono::milliseconds(step_ms / 2 + static_cast<unsigned>(request.random >> 40) % (step_ms / 2 + 1));
     login->excluded.clear();
+    login->held_for_topology = true;
     return hold(std::move(login), std::move(last), now + jittered, now);
   }
   if (auto* not_now = std::get_if<routing::NotNow>(&result)) {
