@@ -56,6 +56,14 @@ def ended(session):
     return refused.sqlstate, refused.reason
 
 
+def wait_until_ended(connection, deadline=10):
+    """Asks until the connection is gone, and raises what it said."""
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        connection.execute("SELECT 1")
+        time.sleep(0.05)
+
+
 def connect(router, user=USER, **more):
     return psycopg.connect(**router.libpq(user, database="app", **more), autocommit=True)
 
@@ -117,14 +125,18 @@ def test_a_transaction_that_does_not_end_is_cut_after_the_grace(start_in_front, 
     stuck = connect(router)
     stuck.autocommit = False
     stuck.execute("SELECT 1")
-    sleeping = connect(router)
-    disposable.named("pg-1").promote()
-    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sleeping = pool.submit(connect(router).execute, "SELECT pg_sleep(30)")
+        wait_until(lambda: disposable.named("pg-0").value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1,
+                   "the query to run")
+        started = time.monotonic()
+        disposable.named("pg-1").promote()
+        with pytest.raises(psycopg.OperationalError):
+            sleeping.result(20)
+        assert time.monotonic() - started < 15
+    # It was cut when the grace was over, and so is the other one, which only has a transaction open.
     with pytest.raises(psycopg.OperationalError):
-        sleeping.execute("SELECT pg_sleep(30)")
-    assert time.monotonic() - started < 10
-    with pytest.raises(psycopg.OperationalError):
-        stuck.execute("SELECT 1")
+        wait_until_ended(stuck)
     # What was cut off does not go on at the server.
     wait_until(lambda: disposable.named("pg-0").value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'") == 0,
                "the backends on the old primary to go")
