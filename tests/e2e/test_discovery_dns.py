@@ -5,14 +5,14 @@ import os
 import signal
 
 import pytest
-from harness.dns import NAME, DnsServer, free_loopback_address
+from harness.dns import NAME, DnsServer, can_replace_resolv_conf, free_loopback_address
 from harness.forwarder import Forwarder
 from harness.system import free_port, wait_until
 from harness.world import BRANCH
 
 USER = f"app.{BRANCH}"
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: DNS has port 53, and resolv.conf is replaced in a mount namespace")
+pytestmark = pytest.mark.skipif(not can_replace_resolv_conf(), reason="needs root: DNS has port 53, and resolv.conf is replaced in a mount namespace")
 
 
 @pytest.fixture

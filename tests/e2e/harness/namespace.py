@@ -44,4 +44,6 @@ def black_hole(address):
 
 
 def can_make_namespaces():
-    return os.geteuid() == 0
+    """Root, on a machine that lets it: some containers do not."""
+    return os.geteuid() == 0 and run(["unshare", "--net", "ip", "link", "add", "a", "type", "veth", "peer", "name", "b"],
+                                     check=False).returncode == 0
