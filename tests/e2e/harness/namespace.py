@@ -45,5 +45,5 @@ def black_hole(address):
 
 def can_make_namespaces():
     """Root, on a machine that lets it: some containers do not."""
-    return os.geteuid() == 0 and run(["unshare", "--net", "ip", "link", "add", "a", "type", "veth", "peer", "name", "b"],
+    return os.geteuid() == 0 and run(["unshare", "--net", "ip", "link", "add", "hole", "type", "veth", "peer", "name", "bottom"],
                                      check=False).returncode == 0
