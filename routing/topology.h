@@ -177,6 +177,8 @@ class BranchTopology {
   void measure_lag(Member& member, base::Instant now);
   bool is_above(const Member& member) const;
   bool is_below(const Member& member) const;
+  bool is_on_old_timeline(const Member& member) const;
+  bool follows(const Member& member) const;
   bool is_stuck(const Member& member) const;
   void count_sample(Member& member);
   void judge_first(Member& member, base::Instant now);

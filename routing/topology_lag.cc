@@ -30,7 +30,7 @@ void BranchTopology::measure_lag(Member& member, base::Instant now) {
   member.lag_bytes.reset();
   const auto newest = ring_.newest();
   const auto newest_at = ring_.newest_at();
-  if (!member.sample || !member.sample->replay_lsn || !newest || !newest_at) return;
+  if (!member.sample || !member.sample->replay_lsn || !newest || !newest_at || is_on_old_timeline(member)) return;
   const Lsn replayed = *member.sample->replay_lsn;
   // Without a primary nothing says how much later it is for the data: the clock of the lag stands still.
   const base::Instant as_of = primary_answers() ? now : *newest_at;
@@ -55,13 +55,23 @@ bool BranchTopology::is_below(const Member& member) const {
           under(static_cast<double>(member.lag_bytes.value_or(0)), static_cast<double>(*policy.max_lag_bytes)));
 }
 
+/// Positions of a timeline that has ended say nothing about the one that followed it.
+bool BranchTopology::is_on_old_timeline(const Member& member) const {
+  return member.timeline != 0 && member.timeline < highest_timeline_;
+}
+
+/// Streams what the primary writes. A replica that the old primary still feeds is up to date with the wrong one.
+bool BranchTopology::follows(const Member& member) const {
+  return member.sample->receiver_streaming && !is_on_old_timeline(member);
+}
+
 /// On a timeline that ended, and nobody feeds it (postgres, src/test/recovery/t/025_stuck_on_old_timeline.pl).
 bool BranchTopology::is_stuck(const Member& member) const {
-  return !member.sample->receiver_streaming && member.timeline != 0 && member.timeline < highest_timeline_;
+  return !member.sample->receiver_streaming && is_on_old_timeline(member);
 }
 
 void BranchTopology::count_sample(Member& member) {
-  const bool streams = member.sample->receiver_streaming;
+  const bool streams = follows(member);
   if (streams) {
     member.not_streaming = 0;
   } else if (primary_answers()) {
@@ -84,7 +94,7 @@ void BranchTopology::judge_first(Member& member, base::Instant now) {
   if (above) {
     member.state = MemberState::kLagging;
   } else {
-    const bool fed = member.sample->receiver_streaming || !primary_answers();
+    const bool fed = follows(member) || !primary_answers();
     member.state = fed && !is_stuck(member) ? MemberState::kOk : MemberState::kUnknown;
   }
 }
@@ -114,7 +124,7 @@ void BranchTopology::judge_again(Member& member, base::Instant now) {
       break;
     case MemberState::kLagging:
       if (member.below >= policy.samples_in) {
-        member.state = member.sample->receiver_streaming ? MemberState::kOk : MemberState::kUnknown;
+        member.state = follows(member) ? MemberState::kOk : MemberState::kUnknown;
       }
       break;
     case MemberState::kUnknown:

@@ -144,6 +144,7 @@ std::shared_ptr<BranchView> BranchTopology::view(base::Instant) {
     if (!member.sample) continue;
     out.position = member.sample->in_recovery ? member.sample->replay_lsn : member.sample->current_lsn;
     if (member.role != MemberRole::kReplica) continue;
+    if (is_on_old_timeline(member)) out.position.reset();  // of another history: says nothing about min_lsn
     out.lag_seconds = member.lag_seconds;
     out.lag_at_least = member.lag_at_least;
     out.lag_bytes = member.lag_bytes;

@@ -142,6 +142,21 @@ def test_a_transaction_that_does_not_end_is_cut_after_the_grace(start_in_front, 
                "the backends on the old primary to go")
 
 
+def test_a_replica_that_the_old_primary_feeds_is_of_another_history(start_in_front, disposable):
+    """pg-1 is promoted, pg-0 lives and writes on, pg-2 streams from pg-0: it is up to date with the wrong one."""
+    router = start_in_front(replicas={"fallback": "error"})
+    disposable.named("pg-1").promote()
+    router.wait_member("pg-2", state="unknown")
+    disposable.named("pg-0").sql("SELECT pg_logical_emit_message(true, 'x', repeat('x', 100000))")
+    lsn = disposable.named("pg-1").value("SELECT pg_current_wal_lsn()::text")
+    wait_until(lambda: disposable.named("pg-2").replayed(lsn), "pg-2 to be further than the new primary, elsewhere")
+    for options in ({}, {"options": f"-c pointsman.min_lsn={lsn}"},
+                    {"options": f"-c pointsman.min_lsn={lsn} -c pointsman.fallback=least_lagged"}):
+        with pytest.raises(Refused) as refused:
+            router.login(f"{USER}|replica", parameters=tuple(options.items()))
+        assert refused.value.sqlstate == "57P03"
+
+
 @pytest.mark.parametrize("policy", ["keep", "end"])
 def test_a_replica_session_on_a_promoted_node(start_in_front, disposable, policy):
     router = start_in_front(replicas={"on_promotion": policy, "samples_in": 1})

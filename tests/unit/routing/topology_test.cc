@@ -403,6 +403,22 @@ TEST_CASE("another system identifier everywhere is nobody's primary until it is 
   CHECK(world.member(1).role == MemberRole::kReplica);
 }
 
+TEST_CASE(
+    "a replica that the old primary still feeds is of another history: unknown, and its position counts for nothing") {
+  World world;
+  world.settle();
+  world.sample(1, world.primary(1100, 2));
+  CHECK(world.view()->primary == 1);
+  world.sample(2, world.replica(5000, 1));  // further than the new primary, on the old timeline
+  CHECK_FALSE(world.member(2).position.has_value());
+  CHECK_FALSE(world.member(2).lag_seconds.has_value());
+  world.sample(2, world.replica(5000, 1));  // samples_out: it does not turn
+  CHECK(world.state(2) == MemberState::kUnknown);
+  for (int i = 0; i < 3; ++i) world.sample(2, world.replica(1100, 2));  // it follows now
+  CHECK(world.state(2) == MemberState::kOk);
+  CHECK(world.member(2).position == 1100);
+}
+
 TEST_CASE("failovers are counted when another member becomes the primary, not when the same one comes back") {
   World world;
   world.settle();
