@@ -8,6 +8,8 @@
 #include <system_error>
 #include <utility>
 
+#include "base/descriptor.h"
+
 namespace pointsman::routing {
 namespace {
 
@@ -16,20 +18,6 @@ enum class Access { kPlain, kSecret };
 std::string system_error(int code) {
   return std::generic_category().message(code);
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  int number() const { return number_; }
-
- private:
-  int number_;
-};
 
 std::string octal(mode_t mode) {
   std::string text = "0000";
@@ -54,7 +42,7 @@ std::optional<std::string> permission_fault(const struct stat& status) {
 /// do.
 base::Result<std::string> read_checked(const std::string& path, std::size_t most, Access access) {
   const auto fault = [&](const std::string& what) { return base::Error{"cannot use " + path + ": " + what}; };
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  const base::Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (file.number() < 0) return fault(system_error(errno));
   struct stat status = {};
   if (::fstat(file.number(), &status) != 0) return fault(system_error(errno));

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/descriptor.h"
 #include "routing/username.h"
 
 namespace pointsman::proxy {
@@ -36,22 +37,8 @@ std::string system_error(std::string_view what, const std::string& path) {
   return std::string(what) + " " + path + ": " + std::strerror(errno);
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  int number() const { return number_; }
-
- private:
-  int number_;
-};
-
 base::Result<std::string> read_whole(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const base::Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (file.number() < 0) return base::Error{system_error("cannot read", path)};
   std::string text;
   std::array<char, 16 * 1024> buffer;
@@ -69,7 +56,7 @@ base::Result<std::string> read_whole(const std::string& path) {
 /// Empty, or what went wrong.
 std::string sync_folder(const std::string& path) {
   const std::string folder = path.substr(0, path.rfind('/') + 1);
-  const Descriptor file(::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+  const base::Descriptor file(::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
   if (file.number() < 0 || ::fsync(file.number()) != 0) return system_error("cannot write", folder);
   return {};
 }
@@ -77,7 +64,7 @@ std::string sync_folder(const std::string& path) {
 std::string write_whole(const std::string& path, std::string_view text) {
   const std::string temporary = path + std::string(kTemporarySuffix);
   {
-    const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+    const base::Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (file.number() < 0) return system_error("cannot write", temporary);
     while (!text.empty()) {
       const ssize_t written = ::write(file.number(), text.data(), text.size());

@@ -163,8 +163,7 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   bool over_limit_ = false;
   bool admitted_ = false;
   bool in_cancel_table_ = false;
-  bool draining_ = false;        // the process shuts down
-  bool ends_when_idle_ = false;  // for that, or by farewell_
+  bool ends_when_idle_ = false;  // the process shuts down, or farewell_ says so
   bool backend_connecting_ = false;
   bool reopen_backend_ = false;  // a new dial waits for the old socket's end
   routing::SocketAddress next_address_;

@@ -176,7 +176,7 @@ void Session::drain() {
     core_->on_drain(now());
     run_actions();
   } else if (stage_ == Stage::kRelay) {
-    draining_ = ends_when_idle_ = true;
+    ends_when_idle_ = true;
     if (idle()) end_at_boundary();
   }
 }
@@ -191,13 +191,13 @@ void Session::reconsider(const routing::BranchView& present) {
   standing_ = standing;
   if (standing == routing::Standing::kStays) {  // the old primary is it again
     farewell_.reset();
-    ends_when_idle_ = draining_;
+    ends_when_idle_ = worker_.draining();
     worker_.wheel().disarm(*this);
     return;
   }
   farewell_ = std::make_unique<routing::Farewell>(routing::farewell(standing, *known.view, *known.decision, present));
   worker_.wheel().arm(*this, now() + farewell_->grace);
-  ends_when_idle_ = draining_ || farewell_->at_boundary;
+  ends_when_idle_ = worker_.draining() || farewell_->at_boundary;
   if (ends_when_idle_ && idle()) end_at_boundary();
 }
 

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import itertools
 import os
 import signal
 import threading
@@ -10,22 +9,18 @@ import time
 
 import psycopg
 import pytest
-from harness.disposable import Disposable
+from harness.disposable import disposable_cluster
 from harness.system import wait_until
 from harness.wire import Refused
 from harness.world import BRANCH
 
 USER = f"app.{BRANCH}"
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
 def disposable(world, folder):
-    made = Disposable(world, folder, next(_numbers))
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    with disposable_cluster(world, folder) as made:
+        yield made
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 
 import psycopg
 import pytest
-from harness.disposable import Disposable
+from harness.disposable import disposable_cluster
 from harness.system import wait_until
 from harness.wire import Refused
 from harness.world import BRANCH
@@ -18,16 +18,12 @@ from harness.world import BRANCH
 USER = f"app.{BRANCH}"
 REPLICA = f"{USER}|replica"
 TRIES = 1000
-_numbers = itertools.count(100)
 
 
 @pytest.fixture(scope="module")
 def disposable(world, folder):
-    made = Disposable(world, folder, next(_numbers))
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    with disposable_cluster(world, folder) as made:
+        yield made
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import time
 
 import psycopg
 import pytest
-from harness.disposable import Disposable
+from harness.disposable import Disposable, disposable_cluster
 from harness.router import conninfo
 from harness.system import Daemon, clean_environment, free_port, give_to_server_user, is_listening, wait_until, which
 from harness.world import BRANCH, PASSWORDS
@@ -109,11 +109,8 @@ class Stage:
 
 @pytest.fixture
 def disposable(world, folder):
-    made = Disposable(world, folder, next(_numbers))
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+    with disposable_cluster(world, folder) as made:
+        yield made
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A cluster that a test may break: three nodes of its own, the router's roles in them, and a router in front."""
 
+import contextlib
+import itertools
 import os
 
 from harness.cluster import Cluster, make_server_folder
@@ -8,6 +10,19 @@ from harness.system import free_port
 from harness.world import BRANCH, PASSWORDS
 
 _SQL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "deploy", "sql")
+
+
+_numbers = itertools.count(1)
+
+
+@contextlib.contextmanager
+def disposable_cluster(world, folder):
+    """A started one, gone at the end. Clusters of one run never share a folder."""
+    made = Disposable(world, folder, next(_numbers))
+    try:
+        yield made.start()
+    finally:
+        made.stop()
 
 
 class Disposable:
