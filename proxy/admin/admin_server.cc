@@ -77,7 +77,7 @@ struct AdminServer::Impl final : SocketOwner, HttpConnectionOwner {
     bool complained = false;  // said so in the log, since the last connection that was taken
   };
 
-  Impl(uv_loop_t* the_loop, ControlView& control) : loop(the_loop), routes(control) {}
+  Impl(EventLoop& the_loop, ControlView& control) : loop(the_loop), routes(control) {}
 
   void on_readable(Socket& socket) override;
   void on_writable(Socket&) override {}
@@ -88,7 +88,7 @@ struct AdminServer::Impl final : SocketOwner, HttpConnectionOwner {
   void start_ticking();
   void on_tick();
 
-  uv_loop_t* loop;
+  EventLoop& loop;
   Routes routes;
   std::vector<std::unique_ptr<Endpoint>> endpoints;
   std::unordered_map<std::uint64_t, std::unique_ptr<HttpConnection>> connections;
@@ -107,14 +107,14 @@ void AdminServer::Impl::on_readable(Socket& socket) {
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     sockaddr_storage peer{};
     socklen_t size = sizeof peer;
-    const int fd = ::accept4(socket.fd(), reinterpret_cast<sockaddr*>(&peer), &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int fd = socket.accept(reinterpret_cast<sockaddr*>(&peer), &size);
     if (fd >= 0) {
       take(static_cast<std::size_t>(found - endpoints.begin()), fd, peer);
       continue;
     }
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      // Level-triggered: the waiting connection would wake the loop without end (T22).
-      const int error = errno;
+    const int error = -fd;
+    if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM) {
+      // The waiting connection would be offered again without end (T22).
       if (!std::exchange((*found)->complained, true)) {
         log_record(LogLevel::kWarning, "admin endpoint cannot accept, it waits", {{"error", std::strerror(error)}});
       }
@@ -122,7 +122,7 @@ void AdminServer::Impl::on_readable(Socket& socket) {
       socket.want_read(false);
       return start_ticking();
     }
-    if (errno != EINTR && errno != ECONNABORTED) return;
+    if (error != EINTR && error != ECONNABORTED) return;
   }
 }
 
@@ -175,7 +175,7 @@ void AdminServer::Impl::on_tick() {
   if (connections.empty()) uv_timer_stop(&timer);
 }
 
-AdminServer::AdminServer(uv_loop_t* loop, ControlView& control) : impl_(std::make_unique<Impl>(loop, control)) {}
+AdminServer::AdminServer(EventLoop& loop, ControlView& control) : impl_(std::make_unique<Impl>(loop, control)) {}
 
 AdminServer::~AdminServer() {
   POINTSMAN_CHECK(idle());
@@ -198,7 +198,7 @@ base::Result<bool> AdminServer::listen(const AdminEndpointSettings& settings, st
   if (!endpoint->listener.adopt(impl_->loop, fd))
     return base::Error{"cannot listen on " + where + ": the event loop refuses the socket"};
   if (impl_->endpoints.empty()) {
-    POINTSMAN_CHECK(uv_timer_init(impl_->loop, &impl_->timer) == 0);
+    POINTSMAN_CHECK(uv_timer_init(impl_->loop.uv(), &impl_->timer) == 0);
     impl_->timer.data = impl_.get();
     ++impl_->handles;
   }

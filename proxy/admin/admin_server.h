@@ -6,8 +6,6 @@
 // Lifetime: shut_down(), then run the loop until idle(), then destroy. What the control still owes an answer to is
 // forgotten by then.
 
-#include <uv.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -15,6 +13,7 @@
 #include "base/result.h"
 #include "base/secret.h"
 #include "proxy/admin/control_view.h"
+#include "proxy/io/event_loop.h"
 
 namespace pointsman::proxy {
 
@@ -27,7 +26,7 @@ struct AdminEndpointSettings {
 
 class AdminServer {
  public:
-  AdminServer(uv_loop_t* loop, ControlView& control);
+  AdminServer(EventLoop& loop, ControlView& control);
   ~AdminServer();
   AdminServer(const AdminServer&) = delete;
   AdminServer& operator=(const AdminServer&) = delete;

@@ -81,7 +81,7 @@ HttpConnection::HttpConnection(HttpConnectionOwner& owner, std::uint64_t id, boo
     : owner_(owner), id_(id), from_loopback_(from_loopback), socket_(*this), parser_(std::make_unique<Parser>()) {}
 HttpConnection::~HttpConnection() = default;
 
-bool HttpConnection::start(uv_loop_t* loop, int fd, base::Instant now) {
+bool HttpConnection::start(EventLoop& loop, int fd, base::Instant now) {
   if (!socket_.adopt(loop, fd)) return false;
   deadline_ = now + HttpLimits::kRequestDeadline;
   socket_.want_read(true);

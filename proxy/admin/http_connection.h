@@ -49,7 +49,7 @@ class HttpConnection final : private SocketOwner {
   HttpConnection& operator=(const HttpConnection&) = delete;
 
   /// Takes an accepted, non-blocking descriptor; false: it could not be watched and is closed, on_gone does not come.
-  bool start(uv_loop_t* loop, int fd, base::Instant now);
+  bool start(EventLoop& loop, int fd, base::Instant now);
   /// Requires: a request is waiting for its answer.
   void respond(const HttpResponse& response);
   /// Ends it when the present step's deadline has passed.

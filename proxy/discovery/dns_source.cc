@@ -9,7 +9,8 @@ DnsSource::DnsSource(DiscoveryContext& context, Owner& owner, routing::DnsDiscov
     : DiscoverySource(context),
       owner_(owner),
       config_(std::move(config)),
-      timer_(context.http.loop, context.http.handles, this, [](void* self) { static_cast<DnsSource*>(self)->ask(); }) {
+      timer_(context.http.loop->uv(), context.http.handles, this,
+             [](void* self) { static_cast<DnsSource*>(self)->ask(); }) {
   timer_.start(loop_clock());
 }
 

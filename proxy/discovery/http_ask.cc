@@ -29,7 +29,7 @@ HttpAsk::HttpAsk(DiscoveryContext& context, HttpCall::Owner& owner, std::string 
     : context_(context),
       owner_(owner),
       tls_(std::move(ca_file)),
-      timer_(context.http.loop, context.http.handles, this,
+      timer_(context.http.loop->uv(), context.http.handles, this,
              [](void* self) { static_cast<HttpAsk*>(self)->on_timer(); }) {}
 
 void HttpAsk::start(HttpQuery query) {

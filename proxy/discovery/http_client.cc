@@ -143,11 +143,12 @@ HttpCall::HttpCall(const HttpContext& context, Owner& owner, HttpQuery query)
       owner_(owner),
       query_(std::move(query)),
       parser_(std::make_unique<Parser>(query_)),
-      timer_(context_.loop, context_.handles, this, [](void* self) { static_cast<HttpCall*>(self)->on_timer(); }) {
+      timer_(context_.loop->uv(), context_.handles, this,
+             [](void* self) { static_cast<HttpCall*>(self)->on_timer(); }) {
   POINTSMAN_CHECK(query_.address.known() && (!query_.url.tls || query_.tls != nullptr));
   wire_ = new Wire(*this, context_.handles);
   timer_.start(query_.answer_by);
-  const int error = wire_->side.socket.connect(context_.loop, &query_.address.base, query_.address.size,
+  const int error = wire_->side.socket.connect(*context_.loop, &query_.address.base, query_.address.size,
                                                kKeepaliveSeconds, kUserTimeoutMs);
   if (error == 0) return;
   failure_ = std::strerror(error);

@@ -3,8 +3,6 @@
 // time and size. A response may be taken as a stream, piece by piece (a watch). No redirects, no cookies, no proxy from
 // the environment. Loop thread only. RFC 9112; parsing is Boost.Beast's.
 
-#include <uv.h>
-
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -14,6 +12,7 @@
 #include "base/secret.h"
 #include "protocol/tls_context.h"
 #include "proxy/io/buffer_pool.h"
+#include "proxy/io/event_loop.h"
 #include "proxy/io/side.h"
 #include "proxy/monitor/uv_handles.h"
 #include "routing/config.h"
@@ -23,7 +22,7 @@ namespace pointsman::proxy {
 
 /// What all calls of a loop share; outlives them.
 struct HttpContext {
-  uv_loop_t* loop;
+  EventLoop* loop;
   HandleCount handles;
   Scratch* scratch;
   BufferPool* pool;

@@ -39,7 +39,7 @@ KubernetesSource::KubernetesSource(DiscoveryContext& context, DiscoverySource::O
       config_(std::move(config)),
       slices_(config_),
       ask_(context, *this, config_.ca),
-      timer_(context.http.loop, context.http.handles, this,
+      timer_(context.http.loop->uv(), context.http.handles, this,
              [](void* self) { static_cast<KubernetesSource*>(self)->on_timer(); }),
       backoff_(kFirstPause) {
   timer_.start(loop_clock());

@@ -16,7 +16,7 @@ PatroniSource::PatroniSource(DiscoveryContext& context, DiscoverySource::Owner& 
       owner_(owner),
       config_(std::move(config)),
       ask_(context, *this, config_.ca),
-      timer_(context.http.loop, context.http.handles, this,
+      timer_(context.http.loop->uv(), context.http.handles, this,
              [](void* self) { static_cast<PatroniSource*>(self)->begin_round(); }) {
   timer_.start(loop_clock());
 }

@@ -31,19 +31,20 @@ Socket::~Socket() {
   POINTSMAN_CHECK(state_ == State::kUnused);
 }
 
-bool Socket::adopt(uv_loop_t* loop, int fd) {
+bool Socket::adopt(EventLoop& loop, int fd) {
   POINTSMAN_CHECK(state_ == State::kUnused);
-  if (uv_poll_init(loop, &poll_, fd) != 0) {
+  if (!loop.watch(*this, fd)) {
     ::close(fd);
     return false;
   }
-  poll_.data = this;
+  loop_ = &loop;
   fd_ = fd;
   state_ = State::kOpen;
+  wants_read_ = wants_write_ = readable_ = writable_ = to_the_end_ = queued_ = false;
   return true;
 }
 
-int Socket::connect(uv_loop_t* loop, const sockaddr* address, socklen_t size, unsigned keepalive_seconds,
+int Socket::connect(EventLoop& loop, const sockaddr* address, socklen_t size, unsigned keepalive_seconds,
                     unsigned user_timeout_ms) {
   const int fd = ::socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return errno;
@@ -65,32 +66,37 @@ int Socket::connect_error() const {
   return error;
 }
 
-void Socket::set_interest(int interest) {
-  if (state_ != State::kOpen || interest == interest_) return;
-  interest_ = interest;
-  // With nothing wanted the descriptor leaves the epoll set: a hung-up peer would otherwise wake the loop without end.
-  if (interest == 0) {
-    uv_poll_stop(&poll_);
-  } else {
-    uv_poll_start(&poll_, interest, on_poll);
-  }
+void Socket::on_events(std::uint32_t events) {
+  if (!open()) return;  // closed in this very turn
+  constexpr std::uint32_t kEnds = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI;
+  if ((events & (EPOLLIN | kEnds)) != 0) readable_ = true;
+  if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) writable_ = true;
+  if ((events & kEnds) != 0) [[unlikely]]
+    to_the_end_ = true;
+  serve();
 }
 
-void Socket::on_poll(uv_poll_t* handle, int status, int events) {
-  auto* socket = static_cast<Socket*>(handle->data);
-  if (status < 0) [[unlikely]] {
-    // libuv turned EPOLLERR into an error and stopped watching. Watch on: the socket's own calls say what happened, but
-    // only after the bytes that came before it, and one call need not take all of those.
-    uv_poll_start(handle, socket->interest_, on_poll);
-    events = (socket->interest_ & UV_READABLE) != 0 ? UV_READABLE : UV_WRITABLE;
+void Socket::on_turn() {
+  queued_ = false;
+  if (open()) serve();
+}
+
+void Socket::serve() {
+  if (wants_write_ && writable_) [[unlikely]] {
+    owner_.on_writable(*this);
+    if (!open()) return;
   }
-  if ((events & UV_WRITABLE) != 0) {
-    socket->owner_.on_writable(*socket);
-    // The call may have closed the socket, or changed what it wants: a readable descriptor is reported again on the
-    // next turn.
-    return;
+  if (wants_read_ && readable_) {
+    owner_.on_readable(*this);
+    if (!open()) return;
   }
-  socket->owner_.on_readable(*socket);
+  if ((wants_read_ && readable_) || (wants_write_ && writable_)) serve_again();
+}
+
+void Socket::serve_again() {
+  if (queued_ || !open()) return;
+  queued_ = true;
+  loop_->serve_again(*this);
 }
 
 Socket::Io Socket::receive(base::MutableBytes buffer) {
@@ -99,6 +105,9 @@ Socket::Io Socket::receive(base::MutableBytes buffer) {
     const ssize_t n = ::recv(fd_, buffer.data(), buffer.size(), 0);
     if (n > 0) [[likely]] {
       io.bytes = static_cast<std::size_t>(n);
+      // epoll(7): a stream that gave less than was asked for is drained, and what comes later is another edge.
+      if (io.bytes < buffer.size() && !to_the_end_) [[likely]]
+        readable_ = false;
       return io;
     }
     if (n == 0) {
@@ -108,6 +117,7 @@ Socket::Io Socket::receive(base::MutableBytes buffer) {
     if (errno == EINTR) continue;
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
       io.would_block = true;
+      readable_ = false;
     } else {
       io.error = errno;
     }
@@ -122,16 +132,26 @@ Socket::Io Socket::send(base::Bytes bytes) {
     if (n >= 0) [[likely]] {
       io.bytes = static_cast<std::size_t>(n);
       io.would_block = io.bytes < bytes.size();
+      if (io.would_block) [[unlikely]]
+        writable_ = false;
       return io;
     }
     if (errno == EINTR) continue;
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
       io.would_block = true;
+      writable_ = false;
     } else {
       io.error = errno;
     }
     return io;
   }
+}
+
+int Socket::accept(sockaddr* peer, socklen_t* size) {
+  const int fd = ::accept4(fd_, peer, size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) return fd;
+  if (errno == EAGAIN || errno == EWOULDBLOCK) readable_ = false;
+  return -errno;
 }
 
 void Socket::shutdown_write() {
@@ -146,16 +166,15 @@ void Socket::reset_on_close() {
 void Socket::close() {
   if (state_ != State::kOpen) return;
   state_ = State::kClosing;
-  // uv_close takes the descriptor out of epoll at once, so it comes before the descriptor is closed: behind that its
-  // number may already belong to another thread.
-  uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
-    auto* socket = static_cast<Socket*>(handle->data);
-    socket->state_ = State::kUnused;
-    socket->owner_.on_closed(*socket);
-  });
+  loop_->forget(*this, fd_);
   ::close(fd_);
   fd_ = -1;
-  interest_ = 0;
+  wants_read_ = wants_write_ = false;
+}
+
+void Socket::let_go() {
+  state_ = State::kUnused;
+  owner_.on_closed(*this);  // the memory may go
 }
 
 }  // namespace pointsman::proxy

@@ -38,7 +38,7 @@ Console::Console(SqlContext& sql, const HandleCount& count, Owner& owner, Bounce
       owner_(owner),
       place_(std::move(place)),
       connection_(sql, count, *this),
-      timer_(sql.loop, count, this, [](void* self) { static_cast<Console*>(self)->on_timer(); }) {}
+      timer_(sql.loop.uv(), count, this, [](void* self) { static_cast<Console*>(self)->on_timer(); }) {}
 
 void Console::connect(const PgTarget& target, base::Instant deadline) {
   POINTSMAN_CHECK(state_ == State::kNew);

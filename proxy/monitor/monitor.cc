@@ -14,11 +14,11 @@ namespace pointsman::proxy {
 struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
   Impl(SqlContext& sql, ViewSink& view_sink, std::size_t workers, std::size_t listeners, const StateDir* state)
       : sink(view_sink),
-        resolver(sql.loop, *this),
-        context{&sql,      sql.loop,   make_handle_count(),
-                &resolver, &discovery, std::minstd_rand(std::random_device{}()),
-                workers,   listeners,  state},
-        discovery{{sql.loop, context.handles, &sql.scratch, &sql.pool}, &resolver, &context.random, {}} {}
+        resolver(sql.loop.uv(), *this),
+        context{&sql,      sql.loop.uv(), make_handle_count(),
+                &resolver, &discovery,    std::minstd_rand(std::random_device{}()),
+                workers,   listeners,     state},
+        discovery{{&sql.loop, context.handles, &sql.scratch, &sql.pool}, &resolver, &context.random, {}} {}
 
   void on_branch_view(BranchMonitor& branch) override {
     if (configuring || stopped) return;

@@ -37,7 +37,7 @@ class PgConnection::Wire final : private SocketOwner {
   Wire(PgConnection& connection, const HandleCount& count) : side(*this), connection_(&connection), count_(count) {}
 
   /// 0 or an errno; then nothing was opened.
-  int connect(uv_loop_t* loop, const routing::SocketAddress& address) {
+  int connect(EventLoop& loop, const routing::SocketAddress& address) {
     const int error = side.socket.connect(loop, &address.base, address.size, 0, 0);
     if (error == 0) ++*count_;
     return error;
@@ -76,7 +76,7 @@ PgConnection::PgConnection(SqlContext& context, const HandleCount& count, Owner&
     : context_(context),
       count_(count),
       owner_(owner),
-      deadline_(context.loop, count, this, [](void* self) { static_cast<PgConnection*>(self)->on_timer(); }) {}
+      deadline_(context.loop.uv(), count, this, [](void* self) { static_cast<PgConnection*>(self)->on_timer(); }) {}
 
 PgConnection::~PgConnection() {
   close();

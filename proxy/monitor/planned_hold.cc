@@ -42,7 +42,7 @@ PlannedHold::PlannedHold(SwitchContext& context, Owner& owner, std::string branc
     : context_(context),
       owner_(owner),
       branch_(std::move(branch)),
-      timer_(context.sql->loop, context.handles, this,
+      timer_(context.sql->loop.uv(), context.handles, this,
              [](void* self) { static_cast<PlannedHold*>(self)->on_timer(); }) {
   const auto known = view();
   POINTSMAN_CHECK(known != nullptr);

@@ -32,7 +32,7 @@ SwitchAnswer unknown_branch(const std::string& branch) {
 
 PlannedSwitches::PlannedSwitches(SqlContext& sql, Monitor& monitor, StateDir* state)
     : context_{&sql, &monitor, state, make_handle_count()},
-      timer_(std::make_unique<LoopTimer>(sql.loop, context_.handles, this,
+      timer_(std::make_unique<LoopTimer>(sql.loop.uv(), context_.handles, this,
                                          [](void* self) { static_cast<PlannedSwitches*>(self)->on_timer(); })) {}
 
 PlannedSwitches::~PlannedSwitches() = default;

@@ -2,23 +2,22 @@
 // What all SQL connections of one loop share. Made by the control thread, outlives them and the loop's run. Loop thread
 // only.
 
-#include <uv.h>
-
 #include <memory>
 #include <string>
 #include <unordered_map>
 
 #include "protocol/tls_context.h"
 #include "proxy/io/buffer_pool.h"
+#include "proxy/io/event_loop.h"
 #include "proxy/io/side.h"
 #include "proxy/monitor/scram_keys.h"
 
 namespace pointsman::proxy {
 
 struct SqlContext {
-  explicit SqlContext(uv_loop_t* its_loop) : loop(its_loop), keys(its_loop) {}
+  explicit SqlContext(EventLoop& its_loop) : loop(its_loop), keys(its_loop.uv()) {}
 
-  uv_loop_t* loop;
+  EventLoop& loop;
   ScramKeys keys;
   BufferPool pool;
   /// The sessions' own, by routing::BackendTlsConfig::context_key(): replaced by every reload. One that could not be

@@ -54,7 +54,7 @@ VerifierLookup::VerifierLookup(SqlContext& sql, const HandleCount& count, Monito
       owner_(owner),
       branch_(std::move(branch)),
       connection_(sql, count, *this),
-      timer_(sql.loop, count, this, [](void* self) { static_cast<VerifierLookup*>(self)->on_timer(); }) {}
+      timer_(sql.loop.uv(), count, this, [](void* self) { static_cast<VerifierLookup*>(self)->on_timer(); }) {}
 
 void VerifierLookup::ask(std::string role) {
   const auto now = loop_clock();

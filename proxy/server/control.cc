@@ -49,11 +49,10 @@ int Control::run() {
   set_limits();
   std::vector<std::vector<int>> listening;
   if (!open_listeners(listening) || !open_state_dir()) return 1;
-  POINTSMAN_CHECK(uv_loop_init(&loop_) == 0);
   start_log(config_->log_level, config_->log_format);
   open_handles();
 
-  sql_ = std::make_unique<SqlContext>(&loop_);
+  sql_ = std::make_unique<SqlContext>(loop_);
   sql_->tls = tls_->clients;
   monitor_ = std::make_unique<Monitor>(*sql_, *this, worker_count_, config_->listeners.size(), state_.get());
   switches_ = std::make_unique<PlannedSwitches>(*sql_, *monitor_, state_.get());
@@ -78,7 +77,7 @@ int Control::run() {
     });
   }
   workers_running_ = workers_.size();
-  admin_ = std::make_unique<AdminServer>(&loop_, *this);
+  admin_ = std::make_unique<AdminServer>(loop_, *this);
   const bool complete = open_admin();
   if (complete) {
     announce();
@@ -86,10 +85,8 @@ int Control::run() {
   } else {
     stop_workers();  // and everything else goes down in order
   }
-  uv_run(&loop_, UV_RUN_DEFAULT);
-  const int closed = uv_loop_close(&loop_);
+  loop_.run();
   stop_log();
-  POINTSMAN_CHECK(closed == 0);  // our leak check
   return complete ? 0 : 1;
 }
 
@@ -183,7 +180,7 @@ bool Control::open_listeners(std::vector<std::vector<int>>& per_worker) {
 
 bool Control::open_state_dir() {
   if (config_->state_dir.empty()) return true;
-  auto opened = StateDir::open(&loop_, config_->state_dir);
+  auto opened = StateDir::open(loop_.uv(), config_->state_dir);
   if (!opened.ok()) {
     std::fprintf(stderr, "%s: /state_dir: %s\n", config_file_.c_str(), opened.error().c_str());
     return false;
@@ -208,20 +205,20 @@ bool Control::open_admin() {
 }
 
 void Control::open_handles() {
-  mailbox_.open(&loop_, this,
+  mailbox_.open(loop_.uv(), this,
                 [](void* self, ToControl&& message) { static_cast<Control*>(self)->handle(std::move(message)); });
   const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
   for (std::size_t i = 0; i < std::size(numbers); ++i) {
-    POINTSMAN_CHECK(uv_signal_init(&loop_, &signals_[i]) == 0);
+    POINTSMAN_CHECK(uv_signal_init(loop_.uv(), &signals_[i]) == 0);
     signals_[i].data = this;
     uv_signal_start(
         &signals_[i], [](uv_signal_t* handle, int number) { static_cast<Control*>(handle->data)->on_signal(number); },
         numbers[i]);
   }
-  POINTSMAN_CHECK(uv_timer_init(&loop_, &tick_) == 0);
-  POINTSMAN_CHECK(uv_timer_init(&loop_, &drain_timer_) == 0);
+  POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &tick_) == 0);
+  POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &drain_timer_) == 0);
   tick_.data = drain_timer_.data = this;
-  watch_.open(&loop_);
+  watch_.open(loop_.uv());
 }
 
 // ---- publishing -----------------------------------------------------------------------------------------------------

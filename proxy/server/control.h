@@ -108,7 +108,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   std::uint32_t max_connections_ = 0;
   std::uint32_t worker_count_ = 1;
 
-  uv_loop_t loop_{};
+  EventLoop loop_;
   uv_signal_t signals_[3]{};
   uv_timer_t tick_{};
   uv_timer_t drain_timer_{};

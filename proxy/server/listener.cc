@@ -6,9 +6,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
-#include "proxy/io/socket.h"
 
 namespace pointsman::proxy {
 
@@ -30,37 +30,30 @@ Listener::~Listener() {
   if (spare_ >= 0) ::close(spare_);
 }
 
-void Listener::open(uv_loop_t* loop) {
-  POINTSMAN_CHECK(uv_poll_init(loop, &poll_, fd_) == 0);
-  POINTSMAN_CHECK(uv_timer_init(loop, &pause_) == 0);
-  poll_.data = this;
+void Listener::open(EventLoop& loop) {
+  POINTSMAN_CHECK(socket_.adopt(loop, std::exchange(fd_, -1)));
+  POINTSMAN_CHECK(uv_timer_init(loop.uv(), &pause_) == 0);
   pause_.data = this;
   spare_ = open_spare();
-  open_ = true;
-  uv_poll_start(&poll_, UV_READABLE,
-                [](uv_poll_t* poll, int, int) { static_cast<Listener*>(poll->data)->on_readable(); });
+  socket_.want_read(true);
 }
 
 void Listener::close() {
-  if (!open_) return;
-  open_ = false;
-  uv_poll_stop(&poll_);
-  uv_close(reinterpret_cast<uv_handle_t*>(&poll_), nullptr);
+  if (!socket_.open()) return;
+  socket_.close();
   uv_close(reinterpret_cast<uv_handle_t*>(&pause_), nullptr);
-  ::close(fd_);
-  fd_ = -1;
 }
 
-void Listener::on_readable() {
-  for (int turn = 0; turn < kAcceptsPerTurn && open_; ++turn) {
+void Listener::on_readable(Socket& socket) {
+  for (int turn = 0; turn < kAcceptsPerTurn && socket.open(); ++turn) {
     routing::SocketAddress peer;
     peer.size = sizeof peer.v6;
-    const int fd = ::accept4(fd_, &peer.base, &peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int fd = socket.accept(&peer.base, &peer.size);
     if (fd >= 0) {
       sink_.on_accepted(index_, fd, peer);
       continue;
     }
-    switch (errno) {
+    switch (-fd) {
       case EINTR:
       case ECONNABORTED:
       case EPROTO:
@@ -69,7 +62,7 @@ void Listener::on_readable() {
       case ENFILE:
       case ENOBUFS:
       case ENOMEM:
-        pause(errno);
+        pause(-fd);
         return;
       default:
         return;  // EAGAIN, or a fault of the network that accept(2) reports early
@@ -80,20 +73,16 @@ void Listener::on_readable() {
 void Listener::pause(int error) {
   if (spare_ >= 0) {
     ::close(spare_);
-    const int fd = ::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC);
+    const int fd = socket_.accept(nullptr, nullptr);
     if (fd >= 0) ::close(fd);
-    spare_ = open_spare();
-  } else {
-    spare_ = open_spare();
   }
-  uv_poll_stop(&poll_);
+  spare_ = open_spare();
+  socket_.want_read(false);
   uv_timer_start(
       &pause_,
       [](uv_timer_t* timer) {
         auto* self = static_cast<Listener*>(timer->data);
-        if (!self->open_) return;
-        uv_poll_start(&self->poll_, UV_READABLE,
-                      [](uv_poll_t* poll, int, int) { static_cast<Listener*>(poll->data)->on_readable(); });
+        if (self->socket_.open()) self->socket_.want_read(true);
       },
       kPauseMs, 0);
   sink_.on_accept_paused(index_, error);

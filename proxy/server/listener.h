@@ -1,6 +1,6 @@
 #pragma once
-// A listening socket of one worker: uv_poll and our own accept4, not uv_listen, whose accept loop in libuv 1.44 spins
-// for ever once descriptors run out (reliability T22). On EMFILE the spare descriptor is given up, the waiting
+// A listening socket of one worker: our own accept4, not uv_listen, whose accept loop in libuv 1.44 spins for ever once
+// descriptors run out (reliability T22). On EMFILE the spare descriptor is given up, the waiting
 // connection is taken and closed, and accepting pauses 100 ms.
 
 #include <sys/socket.h>
@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "proxy/io/socket.h"
 #include "routing/snapshot.h"
 
 namespace pointsman::proxy {
@@ -25,27 +26,28 @@ class AcceptSink {
   ~AcceptSink() = default;
 };
 
-class Listener {
+class Listener final : private SocketOwner {
  public:
   /// `fd` is a bound, non-blocking socket that listens or is about to; owned from here on.
-  Listener(AcceptSink& sink, std::size_t index, int fd) : sink_(sink), index_(index), fd_(fd) {}
+  Listener(AcceptSink& sink, std::size_t index, int fd) : sink_(sink), index_(index), fd_(fd), socket_(*this) {}
   ~Listener();
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
-  void open(uv_loop_t* loop);
+  void open(EventLoop& loop);
   void close();
 
  private:
-  void on_readable();
+  void on_readable(Socket& socket) override;
+  void on_writable(Socket&) override {}
+  void on_closed(Socket&) override {}
   void pause(int error);
 
   AcceptSink& sink_;
   std::size_t index_;
-  int fd_;
+  int fd_;  // until open()
   int spare_ = -1;
-  bool open_ = false;
-  uv_poll_t poll_{};
+  Socket socket_;
   uv_timer_t pause_{};
 };
 

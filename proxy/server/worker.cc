@@ -67,15 +67,14 @@ Worker::Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t ma
       block_(directory_->config().listeners.size(), routing::kReasonCount),
       spare_dimensions_(spare_dimensions(directory_->config().listeners.size())),
       spare_slot_(spare_dimensions_) {
-  POINTSMAN_CHECK(uv_loop_init(&loop_) == 0);
-  mailbox_.open(&loop_, this,
+  mailbox_.open(loop_.uv(), this,
                 [](void* self, ToWorker&& message) { static_cast<Worker*>(self)->handle(std::move(message)); });
-  wheel_.open(&loop_);
-  POINTSMAN_CHECK(uv_idle_init(&loop_, &burial_) == 0);
+  wheel_.open(loop_.uv());
+  POINTSMAN_CHECK(uv_idle_init(loop_.uv(), &burial_) == 0);
   burial_.data = this;
-  POINTSMAN_CHECK(uv_timer_init(&loop_, &quiet_timer_) == 0);
+  POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &quiet_timer_) == 0);
   quiet_timer_.data = this;
-  POINTSMAN_CHECK(uv_timer_init(&loop_, &wake_timer_) == 0);
+  POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &wake_timer_) == 0);
   wake_timer_.data = this;
 }
 
@@ -89,11 +88,9 @@ void Worker::set_up(const std::vector<int>& listening, const std::vector<Worker*
 }
 
 void Worker::run() {
-  for (auto& listener : listeners_) listener->open(&loop_);
-  uv_run(&loop_, UV_RUN_DEFAULT);
+  for (auto& listener : listeners_) listener->open(loop_);
+  loop_.run();
   bury();
-  // Every handle must be closed by now: this is our leak check.
-  POINTSMAN_CHECK(uv_loop_close(&loop_) == 0);
   control_.post(WorkerStopped{index_});
 }
 
@@ -130,7 +127,7 @@ const metrics::Dimensions& Worker::dimensions_of(const routing::BranchView& view
 }
 
 bool Worker::take_handshake_turn() {
-  const std::uint64_t now = uv_now(&loop_);
+  const std::uint64_t now = uv_now(loop_.uv());
   if (now != handshake_ms_) {
     handshake_ms_ = now;
     handshakes_this_ms_ = 0;

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "metrics/blocks.h"
 #include "proxy/io/buffer_pool.h"
+#include "proxy/io/event_loop.h"
 #include "proxy/io/mailbox.h"
 #include "proxy/io/timing_wheel.h"
 #include "proxy/server/cancels.h"
@@ -52,7 +53,7 @@ class Worker final : public AcceptSink {
   const metrics::WorkerBlock& block() const { return block_; }
 
   // ---- for sessions and cancel dials, on the worker's thread ----
-  uv_loop_t* loop() { return &loop_; }
+  EventLoop& loop() { return loop_; }
   TimingWheel& wheel() { return wheel_; }
   Scratch& scratch() { return *scratch_; }
   BufferPool& pool() { return pool_; }
@@ -131,7 +132,7 @@ class Worker final : public AcceptSink {
   Mailbox<ToControl>& control_;
   std::vector<Worker*> workers_;
 
-  uv_loop_t loop_{};
+  EventLoop loop_;
   uv_idle_t burial_{};  // runs once after sessions ended: their memory goes outside of their own calls
   uv_timer_t quiet_timer_{};
   uv_timer_t wake_timer_{};

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -303,6 +304,46 @@ def test_half_a_close_by_the_client_lets_the_answer_through(router, listener, fa
             kinds = [kind for kind, _ in wire.read_until("Z")]
             assert kinds.count("D") == 5000
             wire.expect_end()
+
+
+def _while_stopped(router, session, deliver):
+    """`deliver` sends while the router sleeps, so that everything is one edge of the client's socket."""
+    os.kill(router.pid, signal.SIGSTOP)
+    try:
+        deliver(session.wire.socket)
+    finally:
+        os.kill(router.pid, signal.SIGCONT)
+
+
+def test_a_query_and_the_end_that_came_with_it_are_both_seen(start_router, cluster):
+    """The kernel tells of both once; a short read must not be taken for the last."""
+    router = start_router()
+    session = router.open_plain("off").login(USER, PASSWORDS["app"])
+
+    def deliver(connection):
+        connection.sendall(message("Q", b"SELECT 'the answer'\0"))
+        connection.shutdown(socket.SHUT_WR)
+
+    _while_stopped(router, session, deliver)
+    assert "D" in [kind for kind, _ in session.wire.read_until("Z")]
+    session.wire.expect_end()
+    cluster.primary.wait_backend_gone(session.pid)
+
+
+def test_bytes_behind_an_urgent_one_are_not_left_lying(start_router):
+    """recv(2) stops at urgent data: it gives less than was asked for, although more is there."""
+    router = start_router()
+    session = router.open_plain("off").login(USER, PASSWORDS["app"])
+    query = message("Q", b"SELECT 'behind the mark'\0")
+
+    def deliver(connection):
+        connection.sendall(query[:7])
+        connection.send(b"!", socket.MSG_OOB)
+        connection.sendall(query[7:])
+
+    _while_stopped(router, session, deliver)
+    assert "D" in [kind for kind, _ in session.wire.read_until("Z")]
+    assert session.value("SELECT 'and on'") == "and on"
 
 
 def test_terminate_ends_the_backend_and_the_connection(router, cluster):
