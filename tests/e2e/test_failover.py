@@ -241,7 +241,7 @@ def test_a_replica_killed_in_mid_result_cuts_its_reader_and_the_next_login_goes_
 
 
 def test_two_thousand_clients_reconnect_at_once(start_in_front, disposable):
-    """The bound on held logins holds, the rest is told 57P03 or 53300, and all who try again get in."""
+    """The bound on held logins holds, the rest is told 57P03 or 53300, and all who try again get in; the configuration is reloaded all the while."""
     def change(config):
         config["limits"].update(max_held_per_branch=200, max_connections=3000)
 
@@ -270,9 +270,22 @@ def test_two_thousand_clients_reconnect_at_once(start_in_front, disposable):
                     counts["again"] += 1
         raise AssertionError("not in within 100 s")
 
-    with concurrent.futures.ThreadPoolExecutor(64) as pool:
-        for future in [pool.submit(client) for _ in range(2000)]:
-            future.result(110)
-    print(f"\n2,000 clients: {counts}")
-    assert counts["in"] == 2000
+    def reload_again_and_again():
+        reloads = 0
+        while counts["in"] < 2000 and not stop.is_set():
+            router.config["limits"]["max_held_per_branch"] = 200 + reloads % 2
+            assert router.reload(router.config) == "ok"
+            reloads += 1
+        return reloads
+
+    stop = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as operator, concurrent.futures.ThreadPoolExecutor(64) as pool:
+        reloading = operator.submit(reload_again_and_again)
+        try:
+            for future in [pool.submit(client) for _ in range(2000)]:
+                future.result(110)
+        finally:
+            stop.set()
+    print(f"\n2,000 clients: {counts}, {reloading.result()} reloads")
+    assert counts["in"] == 2000 and reloading.result() >= 3
     wait_until(lambda: router.status()["holding"] == 0, "nobody to be held")

@@ -470,14 +470,19 @@ def test_a_reinitialised_cluster_is_not_routed_to_until_adopted(start_router, wo
 # --- not planned ---
 
 def test_a_killed_primary_cuts_only_queries_in_flight(set_up, disposable):
-    """kill -9 of the primary under pgbench, then a promotion: idle clients of the pool notice nothing, and new work goes on."""
+    """kill -9 of the primary under pgbench, then a promotion. PgBouncer links a client to a server connection from a query's arrival to
+    its ReadyForQuery, and only the linked ones end with their server's reason: every client that was cut is one of those."""
     stage = set_up()
     old, new = stage.cluster.primary, stage.cluster.named("pg-1")
     make_accounts(old)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(1) as threads:
         idle = [stack.enter_context(stage.connect()) for _ in range(10)]
         for session in idle:
             session.execute("SELECT 1")
+        working = stack.enter_context(stage.connect())
+        in_flight = threads.submit(lambda: working.execute("SELECT pg_sleep(60)"))
+        wait_until(lambda: old.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active'"
+                                     " AND pid <> pg_backend_pid()"), "the long query to run")
         bench = Pgbench(stage, os.path.join(disposable.folder, "bench"), 12)
         bench.wait_busy()
         killed = time.time()
@@ -487,14 +492,19 @@ def test_a_killed_primary_cuts_only_queries_in_flight(set_up, disposable):
         for session in idle:
             assert session.execute("SELECT current_setting('cluster_name')").fetchone() == ("pg-1",)
         idle_back = time.time() - killed
+        with pytest.raises(psycopg.OperationalError):
+            in_flight.result(20)
         code, out, err = bench.finish()
         cut = len(set(re.findall(r"client (\d+) (?:script \d+ )?aborted", err)))
         assert cut < CLIENTS, err
         assert code == (2 if cut else 0), err
         survivors = {client for client, _, ended in bench.transactions() if ended > killed + idle_back}
         assert len(survivors) == CLIENTS - cut
-        print(f"\nunplanned: {cut} of {CLIENTS} clients cut with a query in flight, longest stall of the others "
-              f"{bench.longest():.2f} s; the idle ones were back after {idle_back:.2f} s")
+        ends = re.findall(r"C-\S+ \S+ closing because: ([^(\n]+?) \(age", stage.bouncer.log())
+        by_the_client = ("client close request", "client unexpected eof")
+        assert [why for why in ends if why not in by_the_client] == ["server conn crashed?"] * (cut + 1), ends
+        print(f"\nunplanned: {cut} of {CLIENTS} pgbench clients and the long query cut, each in flight; longest stall of the others "
+              f"{bench.longest():.2f} s; ten idle clients were back after {idle_back:.2f} s")
 
 
 def test_what_pgbouncer_1_18_does_when_a_server_login_is_refused(set_up):
@@ -506,6 +516,8 @@ def test_what_pgbouncer_1_18_does_when_a_server_login_is_refused(set_up):
         for session in (waiting, too_late, silent):
             session.execute("SELECT 1")
         stage.cluster.primary.kill()
+        # A query that PgBouncer gives to the dead connection, in the instant before it hears of it, is cut.
+        wait_until(lambda: re.search(r"S-.* closing because: server conn crashed", stage.bouncer.log()), "PgBouncer to hear of it")
         answer = threads.submit(lambda: waiting.execute("SELECT current_setting('cluster_name')").fetchone())
         wait_until(lambda: stage.bouncer.log().count("login failed: FATAL: no primary available") >= 2, "two server logins to fail")
         assert not answer.done()

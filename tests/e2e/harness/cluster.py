@@ -26,6 +26,7 @@ _SETTINGS = {
     "wal_keep_size": "'256MB'",
     "hot_standby": "on",
     "wal_receiver_status_interval": "1",
+    "wal_retrieve_retry_interval": "'200ms'",  # a promotion waits for it when the receiver has just lost its primary
     "max_standby_streaming_delay": "-1",
     "shared_buffers": "'64MB'",
     "autovacuum_naptime": "'1h'",
