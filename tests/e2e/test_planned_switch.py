@@ -32,7 +32,7 @@ _numbers = itertools.count(400)
 class ThroughBouncer:
     """PgBouncer 1.18 by the shipped example; only addresses, paths and logging are this test's."""
 
-    def __init__(self, folder, upstream_port, verifiers):
+    def __init__(self, folder, upstream_port, verifiers, settings):
         self.port = free_port()
         self._ini = os.path.join(folder, "through.ini")
         self._log = os.path.join(folder, "through.log")
@@ -48,7 +48,7 @@ class ThroughBouncer:
         assert shipped["databases"]["*"] == "host=127.0.0.1 port=7432"
         shipped["databases"]["*"] = f"host=127.0.0.1 port={upstream_port}"
         shipped["pgbouncer"].update({"listen_port": str(self.port), "auth_file": users, "log_connections": "1",
-                                     "log_disconnections": "1"})
+                                     "log_disconnections": "1", **settings})
         with open(self._ini, "w", encoding="utf-8") as text:
             shipped.write(text)
         self._daemon = None
@@ -118,14 +118,14 @@ def set_up(start_router, world, folder, secrets, router_certificate, disposable)
     """The stage; `change` edits the configuration. The upstream of the pool is the listener `rw`."""
     bouncers = []
 
-    def make(change=None, *, state_dir=True, **failover):
+    def make(change=None, *, state_dir=True, bouncer_settings=(), bouncer_tls=None, **failover):
         upstream = free_port()
         verifiers = dict(disposable.cluster.primary.sql(
             "SELECT rolname, rolpassword FROM pg_authid WHERE rolname IN ('app', 'pointsman')"))
-        bouncer = ThroughBouncer(disposable.folder, upstream, verifiers)
+        bouncer = ThroughBouncer(disposable.folder, upstream, verifiers, dict(bouncer_settings))
         config = disposable.config(
             world, folder, secrets, *router_certificate,
-            pools={"app": {"target": "primary", "endpoints": [{"host": "127.0.0.1", "port": bouncer.port}], "backend_tls": {"mode": "disable"}}})
+            pools={"app": {"target": "primary", "endpoints": [{"host": "127.0.0.1", "port": bouncer.port}], "backend_tls": bouncer_tls or {"mode": "disable"}}})
         config["listeners"].append({"name": "rw", "address": "127.0.0.1", "port": upstream, "mode": "direct", "branch": BRANCH,
                                     "target": "primary", "tls": "optional"})
         config["defaults"]["probe"].update(interval="200ms", timeout="1s")
@@ -278,6 +278,26 @@ def test_a_pause_that_takes_too_long_is_taken_back(set_up):
         busy.execute("COMMIT")
     assert stage.bouncer.log().count("RESUME command issued") == 1
     assert stage.hold().returncode == 0 and stage.release().returncode == 0
+
+
+def test_consoles_over_tls_and_a_pool_in_session_mode(set_up, world, disposable):
+    """In session mode a client keeps its server connection, so that PAUSE waits for its end: with one connected there is no hold."""
+    certificate, key = world.authority.issue("console", for_server_user=True, folder=disposable.folder)
+    stage = set_up(hold_timeout="2s", bouncer_tls={**world.backend_tls(), "mode": "verify-full"},
+                   bouncer_settings={"client_tls_sslmode": "require", "client_tls_cert_file": certificate, "client_tls_key_file": key,
+                                     "pool_mode": "session"})
+    assert "tls=TLSv1.3" in stage.bouncer.log()
+    with stage.connect() as session:
+        session.execute("SELECT 1")
+        held = stage.hold()
+        assert held.returncode == 1 and "could not be paused: PAUSE was not done in time" in held.stderr, held.stderr
+        assert not stage.on_hold()
+        assert session.execute("SELECT 2").fetchone() == (2,)
+    assert stage.hold().returncode == 0
+    assert stage.on_hold()
+    assert stage.release().returncode == 0
+    with stage.connect() as session:
+        assert session.execute("SELECT 3").fetchone() == (3,)
 
 
 def test_one_paused_elsewhere_is_left_to_whoever_paused_it_and_one_that_is_gone_is_named(set_up):
