@@ -65,6 +65,7 @@ struct Dimensions {
   std::size_t routes = 0;
   std::size_t reasons = 0;
   std::size_t destinations = 0;  ///< members, then members' PgBouncers, then pool endpoints in order
+  bool roundtrips = false;       ///< has round-trip histograms of its own; else the worker's take them
 };
 
 /// A branch's counters of one worker. All indexes are the caller's to bound.
@@ -72,17 +73,25 @@ struct BranchSlot {
   explicit BranchSlot(const Dimensions& d)
       : decisions(d.destinations * d.reasons),
         active(d.destinations),
+        dial_failures(d.destinations),
+        reached_ns(d.destinations),
+        missed_ns(d.destinations),
         refusals(d.listeners * d.reasons),
         connections(d.listeners * d.routes * kOutcomes),
         bytes(d.routes * 2),
-        auth_failures(d.reasons) {}
+        auth_failures(d.reasons),
+        roundtrip(d.roundtrips ? d.routes : 0) {}
 
   std::vector<Counter> decisions;      ///< [destination * reasons + reason]
   std::vector<Counter> active;         ///< gauge, [destination]
-  std::vector<Counter> refusals;       ///< [listener * reasons + reason]
-  std::vector<Counter> connections;    ///< [(listener * routes + route) * kOutcomes + outcome]
-  std::vector<Counter> bytes;          ///< [route * 2 + direction]
+  std::vector<Counter> dial_failures;  ///< [destination]
+  std::vector<Counter> reached_ns;   ///< [destination]: when a session last got there, on the monotonic clock; 0: never
+  std::vector<Counter> missed_ns;    ///< [destination]: when one last failed to
+  std::vector<Counter> refusals;     ///< [listener * reasons + reason]
+  std::vector<Counter> connections;  ///< [(listener * routes + route) * kOutcomes + outcome]
+  std::vector<Counter> bytes;        ///< [route * 2 + direction]
   std::vector<Counter> auth_failures;  ///< [reason]
+  std::vector<Histogram> roundtrip;    ///< [route], or empty
   Counter holding;                     ///< gauge
   Histogram hold_seconds;
 };
@@ -137,13 +146,18 @@ class BranchBlock {
 
 /// A worker's counters that belong to no branch.
 struct WorkerBlock {
-  explicit WorkerBlock(std::size_t listeners, std::size_t reasons)
-      : listeners_(listeners), refusals(listeners * reasons), accepted(listeners), login(listeners * kLoginPhases) {}
+  WorkerBlock(std::size_t listeners, std::size_t routes, std::size_t reasons)
+      : listeners_(listeners),
+        refusals(listeners * reasons),
+        accepted(listeners),
+        login(listeners * kLoginPhases),
+        roundtrip(routes) {}
 
   std::size_t listeners_;
-  std::vector<Counter> refusals;  ///< without a known branch: [listener * reasons + reason]
-  std::vector<Counter> accepted;  ///< [listener]
-  std::vector<Histogram> login;   ///< [listener * kLoginPhases + phase]
+  std::vector<Counter> refusals;     ///< without a known branch: [listener * reasons + reason]
+  std::vector<Counter> accepted;     ///< [listener]
+  std::vector<Histogram> login;      ///< [listener * kLoginPhases + phase]
+  std::vector<Histogram> roundtrip;  ///< [route], of branches without histograms of their own
   std::array<Counter, kCancelOutcomes> cancels;
   /// [0] TLS 1.2, [1] TLS 1.3, [2] failed
   std::array<Counter, 3> handshakes;

@@ -67,6 +67,10 @@ std::string_view route_of(const Vocabulary& words, const DestinationWords& desti
 
 }  // namespace
 
+bool HistogramSum::any() const {
+  return std::any_of(counts.begin(), counts.end(), [](std::uint64_t count) { return count != 0; });
+}
+
 void HistogramSum::add(const Histogram& histogram) {
   for (std::size_t i = 0; i < counts.size(); ++i) counts[i] += histogram.count(i);
   sum_seconds += histogram.sum_seconds();
@@ -166,6 +170,11 @@ void Scrape::add_workers(std::span<const WorkerBlock* const> workers, const Voca
   for (const WorkerBlock* worker : workers) listeners = std::min(listeners, worker->listeners_);
   for (std::size_t listener = 0; listener < listeners; ++listener) add_listener(workers, words, listener);
 
+  for (std::size_t route = 0; route < std::min(workers.front()->roundtrip.size(), words.routes.size()); ++route) {
+    HistogramSum times;
+    for (const WorkerBlock* worker : workers) times.add(worker->roundtrip[route]);
+    if (times.any()) add(Metric::kRoundtripSeconds, {"", words.routes[route]}, times);
+  }
   const auto total = [&](Metric metric, std::initializer_list<std::string_view> labels, std::uint64_t value) {
     add(metric, labels, static_cast<double>(value));
   };
@@ -218,9 +227,12 @@ void Scrape::add_branch(const BranchBlock& block, const Vocabulary& words, const
   HistogramSum held;
   for (std::size_t worker = 0; worker < size.workers; ++worker) held.add(block.slot(worker).hold_seconds);
   // Few branches ever hold a login, and a histogram is 23 series.
-  const bool any_held =
-      std::any_of(held.counts.begin(), held.counts.end(), [](std::uint64_t count) { return count != 0; });
-  if (any_held) add(Metric::kHoldSeconds, {branch.branch}, held);
+  if (held.any()) add(Metric::kHoldSeconds, {branch.branch}, held);
+  for (std::size_t route = 0; size.roundtrips && route < std::min(size.routes, words.routes.size()); ++route) {
+    HistogramSum times;
+    for (std::size_t worker = 0; worker < size.workers; ++worker) times.add(block.slot(worker).roundtrip[route]);
+    if (times.any()) add(Metric::kRoundtripSeconds, {branch.branch, words.routes[route]}, times);
+  }
 }
 
 void Scrape::add_destination(const BranchBlock& block, const Vocabulary& words, const BranchWords& branch,
@@ -231,6 +243,8 @@ void Scrape::add_destination(const BranchBlock& block, const Vocabulary& words, 
     add(Metric::kConnectionsActive, {branch.branch, destination.route, destination.member},
         static_cast<double>(active));
   }
+  add_touched(Metric::kDialFailuresTotal, {branch.branch, destination.route, destination.member},
+              sum(block, &BranchSlot::dial_failures, index));
   const std::size_t reasons = block.dimensions().reasons;
   for (std::size_t reason = 0; reason < std::min(reasons, words.reasons.size()); ++reason) {
     add_touched(Metric::kRoutingDecisionsTotal,

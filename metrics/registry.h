@@ -23,6 +23,7 @@ struct HistogramSum {
   std::array<std::uint64_t, Histogram::kBuckets + 1> counts{};  ///< not cumulative; the last is +Inf
   double sum_seconds = 0;
   void add(const Histogram& histogram);
+  bool any() const;
 };
 
 /// Words for the indexes that all blocks share. An index without a word is left out.

@@ -188,6 +188,7 @@ struct BranchConfig {
   ReplicaPolicy replicas;
   FailoverPolicy failover;
   std::vector<Cidr> allow;  ///< empty: everybody
+  bool roundtrip_metric = false;  ///< round-trip histograms of its own
   /// Of the effective text and the secrets it names: equal to the former version's means nothing changed.
   std::uint64_t fingerprint = 0;
 

@@ -68,6 +68,7 @@ void BranchReader::read() {
   read_members();
   read_tls();
   read_pools();
+  root_.read_bool("roundtrip_metric", out_.roundtrip_metric);
   read_default_pool();
   read_probe();
   read_pgbouncer_admin();

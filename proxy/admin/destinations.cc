@@ -1,5 +1,7 @@
 #include "proxy/admin/destinations.h"
 
+#include <algorithm>
+
 #include "routing/selection.h"
 
 namespace pointsman::proxy {
@@ -7,6 +9,10 @@ namespace pointsman::proxy {
 using routing::MemberRole;
 using routing::MemberState;
 using routing::RouteClass;
+
+namespace {
+constexpr base::Duration kOutcomeCounts = std::chrono::minutes(5);
+}  // namespace
 
 std::size_t endpoint_destination(const routing::BranchConfig& branch, std::size_t pool, std::size_t endpoint) {
   std::size_t index = 2 * branch.members.size() + endpoint;
@@ -24,9 +30,18 @@ std::string endpoint_name(const routing::PoolEndpointConfig& endpoint) {
   return (ipv6 ? "[" + endpoint.host + "]" : endpoint.host) + ":" + std::to_string(endpoint.port);
 }
 
-MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint) {
-  const bool proven = active_sessions(view, endpoint_destination(*view.config, pool, endpoint)) > 0;
-  return proven ? MemberState::kOk : MemberState::kUnknown;
+MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint, base::Instant now) {
+  const std::size_t destination = endpoint_destination(*view.config, pool, endpoint);
+  if (view.block == nullptr || destination >= view.block->dimensions().destinations) return MemberState::kUnknown;
+  std::uint64_t reached = 0;
+  std::uint64_t missed = 0;
+  for (std::size_t worker = 0; worker < view.block->dimensions().workers; ++worker) {
+    reached = std::max(reached, view.block->slot(worker).reached_ns[destination].value());
+    missed = std::max(missed, view.block->slot(worker).missed_ns[destination].value());
+  }
+  const auto lately = [now](std::uint64_t at) { return at != 0 && now - base::from_hrtime(at) < kOutcomeCounts; };
+  if (missed > reached && lately(missed)) return MemberState::kDown;
+  return lately(reached) || active_sessions(view, destination) > 0 ? MemberState::kOk : MemberState::kUnknown;
 }
 
 metrics::BranchWords destination_words(const routing::BranchView& view) {

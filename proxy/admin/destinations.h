@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <string>
 
+#include "base/clock.h"
 #include "metrics/registry.h"
 #include "routing/snapshot.h"
 
@@ -24,8 +25,10 @@ std::uint64_t active_sessions(const routing::BranchView& view, std::size_t desti
 /// As configured, not as resolved, so that it stays the same: "10.0.0.20:6432", "[::1]:6432".
 std::string endpoint_name(const routing::PoolEndpointConfig& endpoint);
 
-/// What is known of an endpoint: nobody probes pools, but a session that is connected proves one.
-routing::MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint);
+/// What is known of an endpoint. Nobody probes pools: what became of the last session that was sent there says it, for
+/// five minutes, and a session that is connected for as long as it is.
+routing::MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint,
+                                    base::Instant now);
 
 /// Labels of the branch's destinations, in the block's order.
 metrics::BranchWords destination_words(const routing::BranchView& view);

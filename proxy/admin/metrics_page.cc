@@ -163,8 +163,10 @@ void add_branch(Scrape& scrape, const ControlView& control, const BranchView& vi
       const auto sessions = active_sessions(view, endpoint_destination(branch, pool, endpoint));
       scrape.add(Metric::kPoolEndpointConnections, {branch.name, branch.pools[pool].name, name},
                  static_cast<double>(sessions));
-      if (endpoint_state(view, pool, endpoint) == MemberState::kOk)
-        scrape.add(Metric::kPoolEndpointUp, {branch.name, branch.pools[pool].name, name}, 1);
+      if (const auto state = endpoint_state(view, pool, endpoint, now); state != MemberState::kUnknown) {
+        scrape.add(Metric::kPoolEndpointUp, {branch.name, branch.pools[pool].name, name},
+                   state == MemberState::kOk ? 1 : 0);
+      }
     }
   }
 }

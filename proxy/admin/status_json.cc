@@ -46,12 +46,12 @@ Json member_json(const BranchView& view, std::size_t index, base::Instant now) {
                            active_sessions(view, pgbouncer_destination(branch, index))}};
 }
 
-Json pool_json(const BranchView& view, std::size_t index) {
+Json pool_json(const BranchView& view, std::size_t index, base::Instant now) {
   const routing::PoolConfig& pool = view.config->pools[index];
   Json endpoints = Json::array();
   for (std::size_t i = 0; i < pool.endpoints.size(); ++i) {
     endpoints.push_back({{"address", endpoint_name(pool.endpoints[i])},
-                         {"state", to_text(endpoint_state(view, index, i))},
+                         {"state", to_text(endpoint_state(view, index, i, now))},
                          {"sessions", active_sessions(view, endpoint_destination(*view.config, index, i))}});
   }
   return {
@@ -70,7 +70,7 @@ Json branch_json(const BranchView& view, const std::optional<DiscoveryStatus>& d
   Json members = Json::array();
   for (std::size_t i = 0; i < view.members.size(); ++i) members.push_back(member_json(view, i, now));
   Json pools = Json::array();
-  for (std::size_t i = 0; i < view.config->pools.size(); ++i) pools.push_back(pool_json(view, i));
+  for (std::size_t i = 0; i < view.config->pools.size(); ++i) pools.push_back(pool_json(view, i, now));
   Json json = {
       {"active", view.active},
       {"primary", primary_known ? Json(view.config->members[static_cast<std::size_t>(view.primary)].name) : Json()},

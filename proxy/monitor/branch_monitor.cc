@@ -110,7 +110,10 @@ void BranchMonitor::use_config(std::shared_ptr<const routing::BranchConfig> conf
   topology_.reconfigure(config_);
   take_addresses();
   if (active()) {
-    if (destinations_of(*config_) != block_destinations_) make_block();
+    if (destinations_of(*config_) != block_destinations_ ||
+        (block_ != nullptr && block_->dimensions().roundtrips != config_->roundtrip_metric)) {
+      make_block();
+    }
     for (std::size_t i = 0; i < members_.size(); ++i) {
       if (members_[i].probe == nullptr) members_[i].probe = new_probe(i);
       if (members_[i].address.known())
@@ -414,6 +417,7 @@ void BranchMonitor::make_block() {
   dimensions.routes = routing::kRouteClassCount;
   dimensions.reasons = routing::kReasonCount;
   dimensions.destinations = block_destinations_.size();
+  dimensions.roundtrips = config_->roundtrip_metric;
   block_ = std::make_shared<metrics::BranchBlock>(dimensions);
   for (const RetiredBlock& retired : retired_blocks_) {
     if (retired.block.expired()) continue;

@@ -64,7 +64,7 @@ Worker::Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t ma
       views_(std::move(first.views)),
       tls_(std::move(first.tls)),
       cancels_(*this),
-      block_(directory_->config().listeners.size(), routing::kReasonCount),
+      block_(directory_->config().listeners.size(), routing::kRouteClassCount, routing::kReasonCount),
       spare_dimensions_(spare_dimensions(directory_->config().listeners.size())),
       spare_slot_(spare_dimensions_) {
   mailbox_.open(loop_.uv(), this,

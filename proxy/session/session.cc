@@ -234,7 +234,8 @@ void Session::perform(Action& action) {
     void operator()(StartBackendTls& start) const { session.perform_backend_tls(start); }
     void operator()(DropBackend&) const { session.drop_backend(); }
     void operator()(ReportDialFailure& report) const {
-      session.worker_.report_dial_failure(report.branch, report.member, report.address);
+      session.count_dial_failure(report.decision);
+      session.worker_.report_dial_failure(report.branch, report.decision.member, report.decision.address);
     }
     void operator()(ProbeAfresh& probe) const { session.worker_.probe_afresh(probe.branch, probe.until); }
     void operator()(ServeCancel& cancel) const { session.worker_.cancels().serve(session, cancel.request); }
@@ -315,6 +316,7 @@ void Session::perform_begin_relay(BeginRelay& relay) {
   if (written == Side::Write::kPending) backend_.socket.want_read(false);
   if (!relay.to_backend.empty()) {
     from_client_.observe(base::as_bytes(relay.to_backend));
+    request_began_ns_ = uv_hrtime();
     written = backend_.write(base::as_bytes(relay.to_backend), worker_.scratch(), worker_.pool());
     if (written == Side::Write::kError) {
       backend_write_failed();

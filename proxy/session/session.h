@@ -118,6 +118,9 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   void end_by_farewell();
   void say_last_words(const routing::Refusal& refusal);
   bool idle() const;
+  void note_answer();
+  std::optional<std::size_t> destination_of(const routing::Decision& decision) const;
+  void count_dial_failure(const routing::Decision& failed);
   void linger(EndReason reason);
   void linger_readable();
   void begin_close(EndReason reason);
@@ -143,6 +146,8 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   metrics::Counter* relayed_to_client_ = nullptr;
   std::uint64_t bytes_from_client_ = 0;
   std::uint64_t bytes_to_client_ = 0;
+  metrics::Histogram* roundtrip_ = nullptr;
+  std::uint64_t request_began_ns_ = 0;  // of uv_hrtime; 0: no request is under way
   Side client_;
   Side backend_;
   protocol::MessageScanner from_client_{protocol::MessageScanner::Direction::kFromClient};

@@ -125,8 +125,7 @@ struct DropBackend {};
 /// A member or endpoint could not be reached: worth a probe.
 struct ReportDialFailure {
   std::string branch;
-  int member = -1;
-  routing::SocketAddress address;
+  routing::Decision decision;
 };
 /// A replica's position decides: have the branch probed now, and often until then.
 struct ProbeAfresh {

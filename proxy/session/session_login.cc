@@ -130,7 +130,7 @@ SessionCore::Next SessionCore::candidate_failed(std::unique_ptr<Login> login, st
   from_backend_.clear();
   const auto& decision = *record_.identity.decision;
   login->last_failure = record_.identity.destination + ": " + std::string(why);
-  if (report) actions_.push_back(ReportDialFailure{login->name.branch, decision.member, decision.address});
+  if (report) actions_.push_back(ReportDialFailure{login->name.branch, decision});
   login->excluded.push_back(decision.member >= 0 ? decision.member : decision.endpoint);
   return route(std::move(login), now);
 }

@@ -39,7 +39,13 @@ void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std
   for (int turn = 0; turn < kReadsPerTurn; ++turn) {
     const Side::Read read = from.read(worker_.scratch(), worker_.pool());
     if (!read.plain.empty()) [[likely]] {
+      const std::uint32_t answers = from_backend_.ready_count();
       scanner.observe(read.plain);
+      if (request_began_ns_ == 0) {
+        if (&from == &client_) request_began_ns_ = uv_hrtime();
+      } else if (from_backend_.ready_count() != answers) {
+        note_answer();
+      }
       bytes += read.plain.size();
       counter->add(read.plain.size());
       traffic_ = true;
@@ -76,6 +82,14 @@ void Session::relay(Side& from, Side& to, protocol::MessageScanner& scanner, std
     }
     if (!read.full) return;
   }
+}
+
+/// One clock reading when a request begins and one at its ReadyForQuery: what a transaction of any length costs here.
+void Session::note_answer() {
+  const std::uint64_t now_ns = uv_hrtime();
+  roundtrip_->observe_ns(now_ns - request_began_ns_);
+  // In a pipeline the next answer is waited for from here on.
+  request_began_ns_ = from_client_.ready_count() == from_backend_.ready_count() ? 0 : now_ns;
 }
 
 namespace {
@@ -310,15 +324,10 @@ void Session::release_memory_when_done() {
   worker_.retire(*this);
 }
 
-void Session::count_decision() {
-  const auto& known = identity();
-  const auto& decision = *known.decision;
-  const auto& view = *known.view;
-  count_admission(view);
-  if (slot_ == nullptr) {  // a view without counters cannot have led here; a session must not fail for want of them
-    slot_ = &worker_.spare_slot();
-  }
-  const auto& dimensions = worker_.dimensions_of(view);
+/// Where the decision's destination stands in the block of its view (metrics::Dimensions). Nothing: the session is
+/// counted elsewhere, or nowhere.
+std::optional<std::size_t> Session::destination_of(const routing::Decision& decision) const {
+  const auto& view = *identity().view;
   const std::size_t members = view.members.size();
   std::size_t destination = 0;
   switch (decision.route) {
@@ -334,12 +343,33 @@ void Session::count_decision() {
       for (int p = 0; p < decision.pool; ++p) destination += view.pools[static_cast<std::size_t>(p)].endpoints.size();
       break;
   }
-  if (block_ != nullptr && block_ == view.block && destination < dimensions.destinations) {
-    destination_ = static_cast<int>(destination);
-    slot_->active[destination].add();
-    slot_->decisions[destination * dimensions.reasons + static_cast<std::size_t>(decision.reason)].add();
+  const bool counted = block_ != nullptr && block_ == view.block;
+  return counted && destination < block_->dimensions().destinations ? std::optional(destination) : std::nullopt;
+}
+
+void Session::count_dial_failure(const routing::Decision& failed) {
+  const auto destination = destination_of(failed);
+  if (!destination) return;
+  slot_->dial_failures[*destination].add();
+  slot_->missed_ns[*destination].set(uv_hrtime());
+}
+
+void Session::count_decision() {
+  const auto& known = identity();
+  const auto& decision = *known.decision;
+  const auto& view = *known.view;
+  count_admission(view);
+  if (slot_ == nullptr) {  // a view without counters cannot have led here; a session must not fail for want of them
+    slot_ = &worker_.spare_slot();
+  }
+  if (const auto destination = destination_of(decision)) {
+    destination_ = static_cast<int>(*destination);
+    slot_->active[*destination].add();
+    slot_->reached_ns[*destination].set(uv_hrtime());
+    slot_->decisions[*destination * block_->dimensions().reasons + static_cast<std::size_t>(decision.reason)].add();
   }
   const auto route = static_cast<std::size_t>(decision.route);
+  roundtrip_ = slot_->roundtrip.empty() ? &worker_.roundtrip(route) : &slot_->roundtrip[route];
   relayed_from_client_ = &slot_->bytes[route * 2];
   relayed_to_client_ = &slot_->bytes[route * 2 + 1];
 }

@@ -3,6 +3,7 @@
 import json
 import re
 
+import psycopg
 import pytest
 from harness.system import wait_until
 from harness.wire import Refused
@@ -14,6 +15,7 @@ USER = f"app.{BRANCH}"
 @pytest.fixture(scope="module")
 def traffic(router):
     """A bit of everything, so that every series has a reason to exist."""
+    router.login(USER).query("SELECT 1")
     for user, listener in ((USER, "direct"), (f"{USER}|replica", "direct"), (USER, "pooled"), (f"{USER}|reads", "pooled"), (f"{USER}|app", "pooled")):
         router.login(user, listener=listener).terminate()
     for user in ("app.nosuchbranch", f"{USER}|reads", USER):
@@ -26,7 +28,7 @@ def traffic(router):
     "pointsman_connections_active", "pointsman_connections_total", "pointsman_routing_decisions_total", "pointsman_routing_refusals_total",
     "pointsman_replica_lag_seconds", "pointsman_replica_lag_bytes", "pointsman_replica_lag_limit_seconds", "pointsman_lag_sample_age_seconds",
     "pointsman_member_up", "pointsman_member_is_primary", "pointsman_member_eligible", "pointsman_probe_failures_total",
-    "pointsman_pool_endpoint_connections", "pointsman_login_seconds_bucket", "pointsman_login_seconds_count", "pointsman_bytes_total",
+    "pointsman_pool_endpoint_connections", "pointsman_pool_endpoint_up", "pointsman_roundtrip_seconds_bucket", "pointsman_login_seconds_bucket", "pointsman_login_seconds_count", "pointsman_bytes_total",
     "pointsman_cancel_requests_total", "pointsman_auth_failures_total", "pointsman_verifier_lookups_total", "pointsman_tls_handshakes_total",
     "pointsman_config_reloads_total", "pointsman_config_last_success_timestamp_seconds", "pointsman_config_branches_rejected",
     "pointsman_certificate_expiry_timestamp_seconds", "pointsman_branch_info", "pointsman_build_info", "pointsman_limit",
@@ -99,6 +101,53 @@ def test_a_login_is_timed_in_phases(router):
     router.login(USER).terminate()
     wait_until(lambda: all(phases().get(phase, 0) > before.get(phase, 0) for phase in ("tls", "startup", "auth", "connect", "total")),
                "every phase to be timed")
+
+
+def test_a_request_is_timed_to_its_ready_for_query(start_router):
+    """Simple, extended and pipelined; a branch with roundtrip_metric has histograms of its own, the others share one."""
+    name = "pointsman_roundtrip_seconds"
+
+    def own(config):
+        config["branches"][BRANCH]["roundtrip_metric"] = True
+
+    for change, labels in ((None, {}), (own, {"branch": BRANCH})):
+        router = start_router(change)
+        with psycopg.connect(**router.libpq(f"{USER}|replica", listener="direct", database="app"), autocommit=True) as session:
+            session.execute("SELECT pg_sleep(0.06)", prepare=False)  # one round trip
+            with session.pipeline():
+                for _ in range(5):
+                    session.execute("SELECT %s", (1,))  # one Sync at the end
+            session.pgconn.exec_(b"SELECT 1")
+            metrics = router.metrics()
+        assert metrics.sum(f"{name}_count", route="replica", **labels) == 3
+        assert metrics.sum(f"{name}_count") == 3 and metrics.sum(f"{name}_sum") >= 0.06
+        assert metrics.sum(f"{name}_bucket", route="replica", le="0.0512", **labels) == 2
+        assert all(("branch", BRANCH) in key if labels else not any(label == "branch" for label, _ in key)
+                   for key in metrics.all(f"{name}_count"))
+
+
+def test_a_pool_endpoint_is_up_or_down_by_what_became_of_the_last_session(start_router, world):
+    def quick(config):
+        config["defaults"]["failover"] = {"hold_timeout": "200ms"}
+
+    router = start_router(quick)
+    up = lambda: router.metrics().all("pointsman_pool_endpoint_up", branch=BRANCH, pool="app")  # noqa: E731
+    router.login(USER).terminate()
+    assert up() == {}
+    router.login(f"{USER}|app", listener="pooled").terminate()
+    assert list(up().values()) == [1]
+    world.app.kill()
+    try:
+        with pytest.raises(Refused):
+            router.login(f"{USER}|app", listener="pooled")
+        wait_until(lambda: list(up().values()) == [0], "the endpoint to be down")
+        assert router.metrics().sum("pointsman_dial_failures_total", branch=BRANCH, route="pool") >= 1
+        pool = next(entry for entry in router.status()["pools"] if entry["name"] == "app")
+        assert pool["endpoints"][0]["state"] == "down"
+    finally:
+        world.app.start()
+    router.login(f"{USER}|app", listener="pooled").terminate()
+    wait_until(lambda: list(up().values()) == [1], "the endpoint to be up")
 
 
 def test_lag_is_known_for_replicas_only(router):

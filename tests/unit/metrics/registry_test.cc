@@ -142,12 +142,14 @@ TEST_CASE("a destination that is configured no more but has sessions is still co
 }
 
 TEST_CASE("workers are summed; more or fewer words than listeners are no matter") {
-  WorkerBlock first(2, 3);
-  WorkerBlock second(2, 3);
+  WorkerBlock first(2, 2, 3);
+  WorkerBlock second(2, 2, 3);
   first.accepted[1].add(10);
   second.accepted[1].add(5);
   second.refusals[1 * 3 + 2].add(4);
   first.login[1 * 6 + 0].observe_ns(1'000'000);
+  first.roundtrip[1].observe_ns(350'000);
+  second.roundtrip[1].observe_ns(60'000'000'000);
   first.cancels[1].add(7);
   first.handshakes[0].add(1);
   second.handshakes[1].add(2);
@@ -164,6 +166,9 @@ TEST_CASE("workers are summed; more or fewer words than listeners are no matter"
   CHECK(has_line(text, R"(pointsman_routing_refusals_total{listener="pooled",reason="lost"} 4)"));
   CHECK(has_line(text, R"(pointsman_login_seconds_count{listener="pooled",phase="tls"} 1)"));
   CHECK(has_line(text, R"(pointsman_login_seconds_count{listener="direct",phase="total"} 0)"));
+  CHECK(has_line(text, R"(pointsman_roundtrip_seconds_bucket{route="local_pool",le="0.0004"} 1)"));
+  CHECK(has_line(text, R"(pointsman_roundtrip_seconds_count{route="local_pool"} 2)"));
+  CHECK(text.find(R"(pointsman_roundtrip_seconds_count{route="primary"})") == std::string::npos);
   CHECK(has_line(text, R"(pointsman_cancel_requests_total{outcome="unknown_key"} 7)"));
   CHECK(has_line(text, R"(pointsman_tls_handshakes_total{version="TLSv1.2",resumed="false"} 1)"));
   CHECK(has_line(text, R"(pointsman_tls_handshakes_total{version="TLSv1.3",resumed="false"} 2)"));

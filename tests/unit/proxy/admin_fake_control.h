@@ -117,7 +117,7 @@ class FakeControl final : public ControlView {
   std::shared_ptr<routing::BranchView> in_use;
   std::shared_ptr<routing::BranchView> not_in_use;
   std::shared_ptr<metrics::BranchBlock> block;
-  metrics::WorkerBlock worker{2, routing::kReasonCount};
+  metrics::WorkerBlock worker{2, routing::kRouteClassCount, routing::kReasonCount};
   VerifierStats verifiers;
   std::optional<DiscoveryStatus> discovery_status;
   ReloadStats reloads;

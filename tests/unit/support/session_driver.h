@@ -201,7 +201,7 @@ class Drive {
   void note(proxy::StartBackendTls& a) { log.push_back("start_backend_tls " + a.server_name); }
   void note(proxy::DropBackend&) { log.emplace_back("drop_backend"); }
   void note(proxy::ProbeAfresh& a) { log.push_back("probe_afresh " + a.branch); }
-  void note(proxy::ReportDialFailure& a) { log.push_back("report_dial_failure " + std::to_string(a.member)); }
+  void note(proxy::ReportDialFailure& a) { log.push_back("report_dial_failure " + std::to_string(a.decision.member)); }
   void note(proxy::ServeCancel& a) {
     log.push_back("cancel pid=" + std::to_string(a.request.pid) + " secret=" + std::to_string(a.request.secret.size()));
   }
