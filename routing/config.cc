@@ -10,6 +10,7 @@
 #include <tuple>
 #include <utility>
 
+#include "routing/config_edit.h"
 #include "routing/config_reader.h"
 
 namespace pointsman::routing {
@@ -17,7 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kMaxBranchFileBytes = 1024 * 1024;
 constexpr std::size_t kMaxPathText = 4096;
 
 /// A branch as it was found, before the defaults are laid under it.
@@ -59,7 +59,7 @@ class Loader {
   std::string folder_;
   ConfigFiles files_;
   std::shared_ptr<Config> config_ = std::make_shared<Config>();
-  Json defaults_ = Json::object();
+  std::shared_ptr<BranchBase> base_ = std::make_shared<BranchBase>();
   std::map<std::string, BranchSource> sources_;
   std::set<std::string> rejected_;
   std::set<std::tuple<std::string, std::string>> reported_defaults_;  // path and text: said once, not once per branch
@@ -88,7 +88,10 @@ LoadedConfig Loader::load() {
                         std::make_move_iterator(branch_errors_.end()));
   result_.rejected_branches.assign(rejected_.begin(), rejected_.end());
   result_.watched_paths.assign(files_.watched().begin(), files_.watched().end());
-  if (!fatal_) result_.config = config_;
+  if (!fatal_) {
+    result_.config = config_;
+    result_.base = base_;
+  }
   return std::move(result_);
 }
 
@@ -99,8 +102,8 @@ void Loader::read_document(const Json& document) {
   read_process(root, folder_, files_, *config_);
   if (const Json* defaults = root.find("defaults")) {
     if (defaults->is_object()) {
-      defaults_ = *defaults;
-      make_paths_absolute(defaults_, folder_);
+      base_->defaults = *defaults;
+      make_paths_absolute(base_->defaults, folder_);
     } else {
       root.error("defaults", describe(*defaults) + " is no object");
     }
@@ -115,13 +118,17 @@ void Loader::read_document(const Json& document) {
 
 void Loader::collect_branches(ObjectReader& root) {
   std::string folder;
-  if (root.read_text("branches_dir", folder)) collect_folder(absolute_path(folder, folder_), root);
+  if (root.read_text("branches_dir", folder)) {
+    base_->branches_dir = absolute_path(folder, folder_);
+    collect_folder(base_->branches_dir, root);
+  }
   const Json* branches = root.find("branches");
   if (branches == nullptr) return;
   const auto* object = branches->get_ptr<const Json::object_t*>();
   if (object == nullptr) return root.error("branches", describe(*branches) + " is no object");
   for (const auto& [name, own] : *object) {
     if (name.starts_with("x-")) continue;
+    base_->in_file.insert(name);
     BranchSource source{file_, append_to_path("/branches", name), own};
     make_paths_absolute(source.own, folder_);
     add_source(name, std::move(source));
@@ -194,7 +201,7 @@ void Loader::read_one(const std::string& name, const BranchSource& source) {
     sink.add(path, describe(source.own) + " is no object");
     return report_branch(name, source, std::move(found));
   }
-  const Json merged = merge_branch(defaults_, source.own, name);
+  const Json merged = merge_branch(base_->defaults, source.own, name);
   std::shared_ptr<const BranchConfig> branch = read_branch(name, merged, path, sink, files_);
   if (!found.empty()) return report_branch(name, source, std::move(found));
   if (previous_ != nullptr) {
@@ -225,7 +232,7 @@ void Loader::report_branch(const std::string& name, const BranchSource& source, 
   reject(name);
   for (ConfigError& error : found) {
     const std::string inner = error.path.substr(source.prefix.size());
-    if (!leads_somewhere(source.own, inner) && leads_somewhere(defaults_, inner)) {
+    if (!leads_somewhere(source.own, inner) && leads_somewhere(base_->defaults, inner)) {
       if (!reported_defaults_.emplace(inner, error.what).second) continue;
       error.file = file_;
       error.path = "/defaults" + inner;

@@ -187,7 +187,7 @@ struct BranchConfig {
   AuthConfig auth;
   ReplicaPolicy replicas;
   FailoverPolicy failover;
-  std::vector<Cidr> allow;  ///< empty: everybody
+  std::vector<Cidr> allow;        ///< empty: everybody
   bool roundtrip_metric = false;  ///< round-trip histograms of its own
   /// Of the effective text and the secrets it names: equal to the former version's means nothing changed.
   std::uint64_t fingerprint = 0;
@@ -249,6 +249,9 @@ struct ConfigError {
   std::string to_string() const;  ///< `file: /json/path: what`
 };
 
+/// What branches are read against (routing/config_edit.h).
+struct BranchBase;
+
 struct LoadedConfig {
   /// Null when the top level is bad: then nothing may change.
   std::shared_ptr<const Config> config;
@@ -260,6 +263,8 @@ struct LoadedConfig {
   /// Files and folders whose change should make the caller read again (the file itself, branches_dir, secrets,
   /// certificates, userlists).
   std::vector<std::string> watched_paths;
+  /// With a config: for branches that are changed one at a time later.
+  std::shared_ptr<const BranchBase> base;
 };
 
 /// How many descriptors this many connections take: two each (client and backend), the listeners and loops of each

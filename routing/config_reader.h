@@ -1,7 +1,9 @@
 #pragma once
 // The parts of load_config(), one per source file. Internal to routing's configuration reader; control thread only.
 
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -10,6 +12,13 @@
 #include "routing/json_reader.h"
 
 namespace pointsman::routing {
+
+/// What config_edit.cc reads a single branch against.
+struct BranchBase {
+  Json defaults = Json::object();  ///< paths are absolute
+  std::string branches_dir;
+  std::set<std::string, std::less<>> in_file;  ///< branches of the configuration file itself
+};
 
 /// config_merge.cc. Makes the paths in a branch's object (or in `defaults`) absolute, so that they can be merged: each
 /// is relative to the folder of the file it stands in.

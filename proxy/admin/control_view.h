@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "metrics/blocks.h"
+#include "proxy/admin/branch_edit.h"
 #include "proxy/discovery/status.h"
 #include "proxy/monitor/switch_answer.h"
 #include "proxy/monitor/verifier_service.h"
@@ -96,6 +97,8 @@ class ControlView {
   virtual void release(const std::string& branch, SwitchDone done) = 0;
   /// The cluster of the branch has another system identifier now, and a person says that this is right.
   virtual void adopt_cluster(const std::string& branch, SwitchDone done) = 0;
+  /// Reads, writes or removes a branch of branches_dir (server/branch_store.h); `done` comes when it is in force.
+  virtual void edit_branch(BranchEdit edit, BranchEditDone done) = 0;
 };
 
 }  // namespace pointsman::proxy

@@ -27,6 +27,8 @@ HttpMethod to_method(http::verb verb) {
   if (verb == http::verb::get) return HttpMethod::kGet;
   if (verb == http::verb::head) return HttpMethod::kHead;
   if (verb == http::verb::post) return HttpMethod::kPost;
+  if (verb == http::verb::put) return HttpMethod::kPut;
+  if (verb == http::verb::delete_) return HttpMethod::kDelete;
   return HttpMethod::kOther;
 }
 
@@ -129,7 +131,7 @@ void HttpConnection::parse() {
 }
 
 void HttpConnection::hand_over() {
-  const auto& message = parser_->parser.get();
+  auto& message = parser_->parser.get();
   version_ = message.version();
   keep_alive_ = message.keep_alive() && ++requests_ < HttpLimits::kRequestsPerConnection;
   head_only_ = message.method() == http::verb::head;
@@ -138,6 +140,9 @@ void HttpConnection::hand_over() {
   const HttpRequest request{.method = to_method(message.method()),
                             .target = to_text(message.target()),
                             .authorization = to_text(message[http::field::authorization]),
+                            .if_match = to_text(message[http::field::if_match]),
+                            .if_none_match = to_text(message[http::field::if_none_match]),
+                            .body = std::move(message.body()),
                             .has_origin = message.count(http::field::origin) > 0,
                             .from_loopback = from_loopback_};
   state_ = State::kHandling;

@@ -31,7 +31,7 @@ class HttpConnectionOwner {
 
 struct HttpLimits {
   static constexpr std::uint32_t kHeaderBytes = 8 * 1024;
-  static constexpr std::uint64_t kBodyBytes = 64 * 1024;
+  static constexpr std::uint64_t kBodyBytes = 1024 * 1024;  ///< a branch, at most
   static constexpr unsigned kRequestsPerConnection = 1000;
   static constexpr base::Duration kRequestDeadline = std::chrono::seconds(5);  ///< for a request to arrive whole
   /// For it to be worked out. What takes long has bounds of its own: a hold waits for PAUSE up to

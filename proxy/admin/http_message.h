@@ -12,13 +12,16 @@
 
 namespace pointsman::proxy {
 
-enum class HttpMethod : std::uint8_t { kGet, kHead, kPost, kOther };
+enum class HttpMethod : std::uint8_t { kGet, kHead, kPost, kPut, kDelete, kOther };
 
 struct HttpRequest {
   HttpMethod method = HttpMethod::kGet;
   std::string target;         ///< as sent: path and query, encoded
   std::string authorization;  ///< the header's value, "" without
-  bool has_origin = false;    ///< a browser sent it on behalf of a page
+  std::string if_match;       ///< the same
+  std::string if_none_match;
+  std::string body;
+  bool has_origin = false;  ///< a browser sent it on behalf of a page
   bool from_loopback = false;
 };
 

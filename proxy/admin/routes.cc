@@ -24,6 +24,7 @@ HttpResponse answer(unsigned status, std::string_view type, std::string body) {
   return {.status = status, .content_type = std::string(type), .body = std::move(body), .headers = {}};
 }
 
+constexpr std::string_view kBranchPath = "/api/branches/";
 constexpr std::string_view kNeedsBranch = "the query needs branch=NAME";
 
 HttpResponse switch_response(const SwitchAnswer& done) {
@@ -44,6 +45,41 @@ HttpResponse switch_response(const SwitchAnswer& done) {
       break;
   }
   return answer(status, kJson, switch_json(done));
+}
+
+HttpResponse edit_response(const BranchEditAnswer& done) {
+  using Outcome = BranchEditAnswer::Outcome;
+  unsigned status = 200;
+  switch (done.outcome) {
+    case Outcome::kRead:
+    case Outcome::kReplaced:
+    case Outcome::kRemoved:
+      break;
+    case Outcome::kCreated:
+      status = 201;
+      break;
+    case Outcome::kNotFound:
+      status = 404;
+      break;
+    case Outcome::kConflict:
+      status = 409;
+      break;
+    case Outcome::kPrecondition:
+      status = 412;
+      break;
+    case Outcome::kInvalid:
+      status = 422;
+      break;
+    case Outcome::kFailed:
+      status = 500;
+      break;
+    case Outcome::kBusy:
+      status = 503;
+      break;
+  }
+  HttpResponse response = answer(status, kJson, done.outcome == Outcome::kRead ? done.text : edit_json(done));
+  if (!done.etag.empty()) response.headers.emplace_back("ETag", done.etag);
+  return response;
 }
 
 /// Compares without telling by its time how much was right. The length is no secret.
@@ -91,7 +127,7 @@ std::optional<HttpResponse> refuse_write(const HttpRequest& request, const base:
 }
 
 void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base::Instant now, Reply reply) {
-  static constexpr std::array<Route, 10> kRoutes = {{
+  static constexpr std::array<Route, 11> kRoutes = {{
       {"/metrics", false, true, {}, &Routes::metrics},
       {"/healthz", false, true, {}, &Routes::healthz},
       {"/readyz", false, true, {}, &Routes::readyz},
@@ -102,9 +138,12 @@ void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base
       {"/api/hold", true, false, {"branch", "timeout", "force"}, &Routes::hold},
       {"/api/release", true, false, {"branch"}, &Routes::release},
       {"/api/adopt", true, false, {"branch"}, &Routes::adopt},
+      {"/api/branches", false, false, {}, &Routes::branches},
   }};
   const auto target = parse_target(request.target);
   if (!target.ok()) return reply(json_error(400, target.error()));
+  if (!rules.metrics_only && target.value().path.starts_with(kBranchPath))
+    return branch(request, rules, target.value(), reply);
   const auto* route = std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& r) {
     return r.path == target.value().path && (!rules.metrics_only || r.on_metrics_endpoint);
   });
@@ -206,6 +245,45 @@ void Routes::adopt(const RequestTarget& target, base::Instant, const Reply& repl
   const std::string* branch = target.find("branch");
   if (branch == nullptr) return reply(json_error(400, kNeedsBranch));
   control_.adopt_cluster(*branch, [reply](const SwitchAnswer& done) { reply(switch_response(done)); });
+}
+
+void Routes::branches(const RequestTarget&, base::Instant, const Reply& reply) {
+  reply(answer(200, kJson, branch_names_json(*control_.directory())));
+}
+
+/// What is stored may hold secrets: reading it needs what writing needs.
+void Routes::branch(const HttpRequest& request, const EndpointRules& rules, const RequestTarget& target,
+                    const Reply& reply) {
+  BranchEdit edit;
+  switch (request.method) {
+    case HttpMethod::kGet:
+    case HttpMethod::kHead:
+      edit.kind = BranchEdit::Kind::kRead;
+      break;
+    case HttpMethod::kPut:
+      edit.kind = BranchEdit::Kind::kWrite;
+      break;
+    case HttpMethod::kDelete:
+      edit.kind = BranchEdit::Kind::kRemove;
+      break;
+    case HttpMethod::kPost:
+    case HttpMethod::kOther: {
+      HttpResponse refused = json_error(405, "use GET, PUT or DELETE");
+      refused.headers.emplace_back("Allow", "GET, HEAD, PUT, DELETE");
+      return reply(std::move(refused));
+    }
+  }
+  if (auto refused = refuse_write(request, rules.token)) return reply(std::move(*refused));
+  if (!target.query.empty())
+    return reply(
+        json_error(400, "no such query parameter here: " + routing::escape_for_log(target.query.front().first)));
+  if (!request.if_none_match.empty() && (request.if_none_match != "*" || edit.kind != BranchEdit::Kind::kWrite))
+    return reply(json_error(400, "If-None-Match is taken with PUT only, and only as *"));
+  edit.branch = target.path.substr(kBranchPath.size());
+  edit.text = request.body;
+  edit.if_match = request.if_match;
+  edit.only_new = !request.if_none_match.empty();
+  control_.edit_branch(std::move(edit), [reply](const BranchEditAnswer& done) { reply(edit_response(done)); });
 }
 
 }  // namespace pointsman::proxy

@@ -41,6 +41,8 @@ class Routes {
   void hold(const RequestTarget& target, base::Instant now, const Reply& reply);
   void release(const RequestTarget& target, base::Instant now, const Reply& reply);
   void adopt(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void branches(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void branch(const HttpRequest& request, const EndpointRules& rules, const RequestTarget& target, const Reply& reply);
 
   ControlView& control_;
   MetricsPage metrics_;

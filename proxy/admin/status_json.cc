@@ -178,6 +178,21 @@ std::string switch_json(const SwitchAnswer& answer) {
   return print(json);
 }
 
+std::string branch_names_json(const routing::Directory& directory) {
+  Json names = Json::array();
+  for (std::size_t i = 0; i < directory.size(); ++i) names.push_back(directory.name(i));
+  return print({{"branches", std::move(names)}});
+}
+
+std::string edit_json(const BranchEditAnswer& answer) {
+  using Outcome = BranchEditAnswer::Outcome;
+  const bool done = answer.outcome == Outcome::kCreated || answer.outcome == Outcome::kReplaced ||
+                    answer.outcome == Outcome::kRemoved;
+  Json json = {{done ? "done" : "error", answer.text}};
+  if (!answer.errors.empty()) json["errors"] = answer.errors;
+  return print(json);
+}
+
 std::string reload_json(const ReloadResult& result) {
   return print({{"applied", result.applied}, {"errors", result.errors}});
 }

@@ -22,6 +22,10 @@ std::string route_json(const ControlView::RouteAnswer& answer);
 /// /api/hold, /api/release, /api/adopt: {"done": true, "message": …} or {"done": false, "error": …}, with what is known
 /// of PgBouncers and transactions.
 std::string switch_json(const SwitchAnswer& answer);
+/// /api/branches: {"branches": ["…"]}.
+std::string branch_names_json(const routing::Directory& directory);
+/// What became of a change: {"done": "created"} or {"error": …, "errors": ["/path: what"]}.
+std::string edit_json(const BranchEditAnswer& answer);
 /// /api/reload: {"applied": …, "errors": […]}.
 std::string reload_json(const ReloadResult& result);
 

@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/descriptor.h"
+#include "proxy/io/durable_file.h"
 #include "routing/username.h"
 
 namespace pointsman::proxy {
@@ -27,60 +27,9 @@ constexpr std::size_t kMaxMembers = routing::kMaxMembers;
 constexpr std::size_t kMaxText = 512;
 constexpr std::string_view kIdentitySuffix = ".identity.json";
 constexpr std::string_view kMarkerSuffix = ".hold.json";
-constexpr std::string_view kTemporarySuffix = ".new";
 
 std::string member_key(const routing::MemberConfig& member) {
   return member.name + "@" + member.host + ":" + std::to_string(member.port);
-}
-
-std::string system_error(std::string_view what, const std::string& path) {
-  return std::string(what) + " " + path + ": " + std::strerror(errno);
-}
-
-base::Result<std::string> read_whole(const std::string& path) {
-  const base::Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (file.number() < 0) return base::Error{system_error("cannot read", path)};
-  std::string text;
-  std::array<char, 16 * 1024> buffer;
-  for (;;) {
-    const ssize_t got = ::read(file.number(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return base::Error{system_error("cannot read", path)};
-    if (got == 0) return text;
-    if (text.size() + static_cast<std::size_t>(got) > kMaxFileBytes)
-      return base::Error{path + " has more than " + std::to_string(kMaxFileBytes) + " bytes"};
-    text.append(buffer.data(), static_cast<std::size_t>(got));
-  }
-}
-
-/// Empty, or what went wrong.
-std::string sync_folder(const std::string& path) {
-  const std::string folder = path.substr(0, path.rfind('/') + 1);
-  const base::Descriptor file(::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY));
-  if (file.number() < 0 || ::fsync(file.number()) != 0) return system_error("cannot write", folder);
-  return {};
-}
-
-std::string write_whole(const std::string& path, std::string_view text) {
-  const std::string temporary = path + std::string(kTemporarySuffix);
-  {
-    const base::Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (file.number() < 0) return system_error("cannot write", temporary);
-    while (!text.empty()) {
-      const ssize_t written = ::write(file.number(), text.data(), text.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) return system_error("cannot write", temporary);
-      text.remove_prefix(static_cast<std::size_t>(written));
-    }
-    if (::fsync(file.number()) != 0) return system_error("cannot write", temporary);
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return system_error("cannot write", path);
-  return sync_folder(path);
-}
-
-std::string remove_file(const std::string& path) {
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return system_error("cannot remove", path);
-  return sync_folder(path);
 }
 
 /// `name` without the suffix, when a branch's name is left.
@@ -162,7 +111,7 @@ base::Result<std::unique_ptr<StateDir>> StateDir::open(uv_loop_t* loop, const st
 void StateDir::read_all() {
   DIR* folder = ::opendir(path_.c_str());
   if (folder == nullptr) {
-    complaints_.push_back(system_error("cannot read", path_));
+    complaints_.push_back("cannot read " + path_ + ": " + std::strerror(errno));
     return;
   }
   while (const dirent* entry = ::readdir(folder)) {
@@ -171,7 +120,7 @@ void StateDir::read_all() {
     const auto identity = branch_of(name, kIdentitySuffix);
     const auto marker = branch_of(name, kMarkerSuffix);
     if (!identity && !marker) continue;
-    auto text = read_whole(path);
+    auto text = read_whole(path, kMaxFileBytes);
     if (!text.ok()) {
       complaints_.push_back(text.error());
     } else if (marker) {

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
@@ -113,6 +114,7 @@ bool Control::read_first_config() {
   print_errors(loaded.errors);
   if (loaded.config == nullptr) return false;
   config_ = loaded.config;
+  branch_base_ = loaded.base;
   watched_paths_ = std::move(loaded.watched_paths);
   watched_print_ = FileWatch::print_of(watched_paths_);
   reload_stats_.branches_rejected = loaded.rejected_branches.size();
@@ -323,6 +325,7 @@ ReloadResult Control::reload() {
   // A change while the files were being read is a change to come; only a list that is itself new has no earlier print.
   watched_print_ = loaded.watched_paths == watched_paths_ ? print_before : FileWatch::print_of(loaded.watched_paths);
   watched_paths_ = std::move(loaded.watched_paths);
+  branch_base_ = std::move(loaded.base);
   adopt(std::move(config), std::move(contexts.value()));
   reload_stats_.branches_rejected = loaded.rejected_branches.size();
   ++(loaded.rejected_branches.empty() ? reload_stats_.succeeded : reload_stats_.partial);
@@ -345,6 +348,32 @@ void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_p
   verifiers_->on_config_changed();
   switches_->on_config_changed();
   watch_.watch(watched_paths_, watched_print_);
+}
+
+void Control::apply_branch(const std::string& name, const routing::BranchRead& read) {
+  const auto former = config_->branches.find(name);
+  const bool is_known = former != config_->branches.end();
+  if (read.branch == nullptr && !is_known) return;
+  if (read.branch != nullptr && is_known && former->second->fingerprint == read.branch->fingerprint) return;
+  auto config = std::make_shared<routing::Config>(*config_);
+  if (read.branch == nullptr) {
+    config->branches.erase(name);
+  } else {
+    config->branches.insert_or_assign(name, read.branch);
+  }
+  for (const auto& path : read.watched_paths) {
+    if (std::find(watched_paths_.begin(), watched_paths_.end(), path) == watched_paths_.end())
+      watched_paths_.push_back(path);
+  }
+  std::vector<std::string> warnings;
+  auto contexts = read.branch == nullptr ? tls_ : with_contexts_of(tls_, *read.branch, warnings);
+  for (const auto& warning : warnings) log_record(LogLevel::kError, "configuration error", {{"error", warning, 1024}});
+  log_record(LogLevel::kInfo, "branch changed by request",
+             {{"branch", name},
+              {"change", read.branch == nullptr ? "removed"
+                         : is_known             ? "replaced"
+                                                : "added"}});
+  adopt(std::move(config), std::move(contexts));
 }
 
 // ---- questions of the admin endpoint --------------------------------------------------------------------------------
@@ -442,6 +471,7 @@ void Control::shut_down() {
   collections_.clear();
   pending_routes_.clear();
   admin_->shut_down();
+  branches_.shut_down();
   switches_->shut_down();
   verifiers_->shut_down();
   monitor_->shut_down();

@@ -21,13 +21,14 @@
 #include "proxy/monitor/sql_context.h"
 #include "proxy/monitor/state_dir.h"
 #include "proxy/monitor/verifier_service.h"
+#include "proxy/server/branch_store.h"
 #include "proxy/server/file_watch.h"
 #include "proxy/server/messages.h"
 #include "proxy/server/worker.h"
 
 namespace pointsman::proxy {
 
-class Control final : public ControlView, public ViewSink, public VerifierSink {
+class Control final : public ControlView, public ViewSink, public VerifierSink, private BranchStore::Owner {
  public:
   explicit Control(std::string config_file);
   ~Control() override;
@@ -62,6 +63,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   }
   void release(const std::string& branch, SwitchDone done) override { switches_->release(branch, std::move(done)); }
   void adopt_cluster(const std::string& branch, SwitchDone done) override { switches_->adopt(branch, std::move(done)); }
+  void edit_branch(BranchEdit edit, BranchEditDone done) override { branches_.edit(std::move(edit), std::move(done)); }
 
   // ViewSink, VerifierSink
   void publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) override;
@@ -80,6 +82,9 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
     base::Instant deadline{};
     std::function<void(RouteAnswer)> done;
   };
+
+  const routing::BranchBase& branch_base() const override { return *branch_base_; }
+  void apply_branch(const std::string& name, const routing::BranchRead& read) override;
 
   bool read_first_config();
   bool open_listeners(std::vector<std::vector<int>>& per_worker);
@@ -102,6 +107,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   std::shared_ptr<const routing::Config> config_;
   std::shared_ptr<const routing::Directory> directory_;
   std::shared_ptr<const TlsContexts> tls_;
+  std::shared_ptr<const routing::BranchBase> branch_base_;
   std::vector<std::string> watched_paths_;
   std::uint64_t watched_print_ = 0;
   ReloadStats reload_stats_;
@@ -114,6 +120,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   uv_timer_t drain_timer_{};
   Mailbox<ToControl> mailbox_;
   FileWatch watch_;
+  BranchStore branches_{loop_.uv(), *this};
   std::unique_ptr<SqlContext> sql_;  // outlives its users and the loop's run
   std::unique_ptr<StateDir> state_;  // null: none
   std::unique_ptr<Monitor> monitor_;

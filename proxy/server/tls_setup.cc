@@ -40,6 +40,15 @@ void add_client_context(const routing::BackendTlsConfig& settings, const std::st
   }
 }
 
+void add_client_contexts(const routing::BranchConfig& branch, TlsContexts& contexts,
+                         std::vector<std::string>& warnings) {
+  add_client_context(branch.backend_tls, branch.name, contexts, warnings);
+  if (branch.pgbouncer_tls) add_client_context(*branch.pgbouncer_tls, branch.name, contexts, warnings);
+  for (const auto& pool : branch.pools) {
+    if (pool.tls) add_client_context(*pool.tls, branch.name, contexts, warnings);
+  }
+}
+
 /// The secret under which mock salts are made must outlive a restart and be the same for all routers behind one
 /// address: it is derived from what they share already, the TLS key. Without TLS it is random.
 std::string make_mock_secret(const routing::Config& config) {
@@ -69,15 +78,18 @@ base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing
     if (!server.ok()) return base::Error{server.error()};
     contexts->server = std::move(server.value());
   }
-  for (const auto& [name, branch] : config.branches) {
-    add_client_context(branch->backend_tls, name, *contexts, warnings);
-    if (branch->pgbouncer_tls) add_client_context(*branch->pgbouncer_tls, name, *contexts, warnings);
-    for (const auto& pool : branch->pools) {
-      if (pool.tls) add_client_context(*pool.tls, name, *contexts, warnings);
-    }
-  }
+  for (const auto& [name, branch] : config.branches) add_client_contexts(*branch, *contexts, warnings);
   contexts->mock_secret = make_mock_secret(config);
   return std::shared_ptr<const TlsContexts>(std::move(contexts));
+}
+
+std::shared_ptr<const TlsContexts> with_contexts_of(std::shared_ptr<const TlsContexts> present,
+                                                    const routing::BranchConfig& branch,
+                                                    std::vector<std::string>& warnings) {
+  auto contexts = std::make_shared<TlsContexts>(*present);
+  add_client_contexts(branch, *contexts, warnings);
+  if (contexts->clients.size() == present->clients.size()) return present;
+  return contexts;
 }
 
 }  // namespace pointsman::proxy

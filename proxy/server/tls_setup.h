@@ -15,5 +15,9 @@ namespace pointsman::proxy {
 /// `warnings` and left out: their branches' legs fail with backend_fault while all others work.
 base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing::Config& config,
                                                                    std::vector<std::string>& warnings);
+/// `present`, and what this branch needs beside it. The same object when nothing was missing.
+std::shared_ptr<const TlsContexts> with_contexts_of(std::shared_ptr<const TlsContexts> present,
+                                                    const routing::BranchConfig& branch,
+                                                    std::vector<std::string>& warnings);
 
 }  // namespace pointsman::proxy

@@ -310,11 +310,21 @@ void Worker::probe_afresh(const std::string& branch, base::Instant until) {
 // ---- views ----------------------------------------------------------------------------------------------------------
 
 void Worker::apply(NewDirectory&& message) {
-  directory_ = std::move(message.directory);
+  const auto former = std::exchange(directory_, std::move(message.directory));
   views_ = std::move(message.views);
   tls_ = std::move(message.tls);
-  verifiers_.clear();
-  wanted_.clear();
+  // Of a branch that stays as it was, what is known stays known.
+  const auto changed = [&](std::string_view branch) {
+    const auto& before = former->config().branches;
+    const auto& after = directory_->config().branches;
+    const auto old = before.find(branch);
+    const auto now = after.find(branch);
+    return old == before.end() || now == after.end() || old->second != now->second;
+  };
+  std::erase_if(verifiers_, [&](const auto& entry) {
+    return changed(std::string_view(entry.first).substr(entry.first.find('\0') + 1));
+  });
+  std::erase_if(wanted_, [&](const auto& entry) { return changed(entry.first); });
   for (Session* session : all_sessions()) {
     if (const auto view = present_view(session->identity().branch)) session->reconsider(*view);
   }

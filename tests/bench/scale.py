@@ -4,10 +4,11 @@
     tests/bench/scale.py --pointsman build/release/pointsman [--branches 10000] [--active 200] [--json FILE]
 
 Measures the time from start to ready, a reload without and with a change, memory, what probing costs the router and the server, what a
-scrape and the status cost, and whether looking a branch up gets slower. Times are of this machine; the figures are never asserted.
+scrape and the status cost, whether looking a branch up gets slower, and how long the same branches take one request at a time. Times are of this machine; the figures are never asserted.
 """
 
 import argparse
+import http.client
 import json
 import os
 import sys
@@ -33,19 +34,19 @@ def cpu_of_children(pid):
 
 
 class Router:
-    def __init__(self, work, postgres, binary, branches):
+    def __init__(self, work, postgres, binary, branches, **more):
         self.folder = work.folder(f"router-{branches}")
         self.port, self.admin = free_port(), free_port()
         password = work.file(self.folder / "probe.pw", PROBE_PASSWORD + "\n")
         (self.folder / "branches.d").mkdir()
         for number in range(branches):
             self.write_branch(number, postgres.port)
-        os.chmod(self.folder / "branches.d", 0o755)
+        work.own(self.folder / "branches.d", 0o755)
         config = {
             "listeners": [{"name": "direct", "address": LOOPBACK, "port": self.port, "mode": "direct", "tls": "off"}],
             "admin": {"address": LOOPBACK, "port": self.admin}, "workers": 2, "log": {"level": "warn"},
             "defaults": {"probe": {"user": PROBE_ROLE, "password_file": str(password)}, "backend_tls": {"mode": "disable"}},
-            "branches_dir": "branches.d",
+            "branches_dir": "branches.d", **more,
         }
         work.file(self.folder / "pointsman.json", json.dumps(config))
         self.command = [str(binary), "serve", "--config", str(self.folder / "pointsman.json")]
@@ -53,8 +54,12 @@ class Router:
 
     def write_branch(self, number, port, lag="10s"):
         path = self.folder / "branches.d" / f"b{number:05}.json"
-        path.write_text(json.dumps({"members": [{"name": "pg-0", "host": LOOPBACK, "port": port}], "replicas": {"max_lag": lag}}))
+        path.write_text(self.document(port, lag))
         path.chmod(0o644)
+
+    @staticmethod
+    def document(port, lag="10s"):
+        return json.dumps({"members": [{"name": "pg-0", "host": LOOPBACK, "port": port}], "replicas": {"max_lag": lag}})
 
     def start(self):
         started = time.monotonic()
@@ -134,7 +139,30 @@ def measure(arguments, work, postgres):
     status = json.loads(router.get("/api/status"))["branches"]
     out["seen_active"] = sum(branch["active"] for branch in status.values())
     router.server.stop(20)
+    measure_requests(arguments, work, postgres, out)
     return out
+
+
+def measure_requests(arguments, work, postgres, out):
+    """The branches one by one by PUT, over one connection after the other as the server ends them; then a page with every branch's series."""
+    router = Router(work, postgres, arguments.pointsman, 0, metrics={"address": LOOPBACK, "port": free_port(), "detail": "all"})
+    router.start()
+    connection = http.client.HTTPConnection(LOOPBACK, router.admin, timeout=60)
+    slowest, started, before = 0.0, time.monotonic(), router.cpu_seconds()
+    for number in range(arguments.branches):
+        asked = time.monotonic()
+        connection.request("PUT", f"/api/branches/n{number:05}", router.document(postgres.port))
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 201:
+            raise BenchError(f"PUT answered {answer.status}: {body.decode()}")
+        slowest = max(slowest, time.monotonic() - asked)
+    out["put_all_s"] = time.monotonic() - started
+    out["put_all_cpu_s"] = router.cpu_seconds() - before
+    out["put_slowest_ms"] = slowest * 1e3
+    out["put_rss_mib"] = router.rss_mib()
+    out["scrape_detail_all_s"], out["scrape_detail_all_bytes"] = router.timed("/metrics", times=3)
+    router.server.stop(20)
 
 
 def main():

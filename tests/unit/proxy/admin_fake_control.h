@@ -113,6 +113,13 @@ class FakeControl final : public ControlView {
     done(switch_answer);
   }
 
+  void edit_branch(BranchEdit edit, BranchEditDone done) override {
+    edits_asked.push_back(std::move(edit));
+    done(edit_answer);
+  }
+
+  std::vector<BranchEdit> edits_asked;
+  BranchEditAnswer edit_answer;
   std::shared_ptr<routing::Config> config;
   std::shared_ptr<routing::BranchView> in_use;
   std::shared_ptr<routing::BranchView> not_in_use;
