@@ -1,7 +1,7 @@
 """The dashboard Branch: one cluster as its routers see it."""
 
 from fleet import INSTANCE, JOB, NONE_IS_GOOD, OUTCOMES, ROUTES, SOME_IS_WORTH_A_LOOK
-from panels import (BLUE, GREEN, ORANGE, RED, YELLOW, by_name, dashboard, event_marks, graph, heatmap, in_range, mappings, of, per_minute,
+from panels import (BLUE, GREEN, ORANGE, RED, YELLOW, by_name, dashboard, event_marks, graph, heatmap, in_range, mappings, of, per_minute, per_second,
                     quantile, rate, row, stat, states, table, target, thresholds, variable)
 
 BRANCH = 'branch="$branch"'
@@ -47,14 +47,16 @@ def now():
 
 
 def routing():
-    decisions = rate("pointsman_routing_decisions_total", BRANCH)
+    def decisions(labels):
+        return per_second(labels, "pointsman_routing_decisions_total", BRANCH)
+
     return [
         row("Where connections go, and why"),
         graph("Logins by reason", "Why sessions were sent where they were. fallback_…: no replica qualified; held: they waited first.",
-              [target(f"sum by (route, reason) ({decisions})", "{{route}}: {{reason}}")], unit="cps", stacked=True,
+              [target(decisions("route, reason"), "{{route}}: {{reason}}")], unit="cps", stacked=True,
               overrides=[by_name("fallback_|held$", colour=ORANGE)]),
         graph("Logins by member", "Which server gets new sessions. A replica that gets none is out, or has been added a moment ago.",
-              [target(f"sum by (member) ({decisions})", "{{member}}")], unit="cps", stacked=True),
+              [target(decisions("member"), "{{member}}")], unit="cps", stacked=True),
         graph("Sessions per member", "Sessions on each server now, by the way they took. On pool routes the member is pool/endpoint.",
               [target(f"sum by (route, member) ({of_branch('pointsman_connections_active')})", "{{route}}: {{member}}")], stacked=True, table=True),
         graph("Refusals by reason", "Why logins of this branch were told no, per minute. The words: docs/operations.md.",

@@ -1,7 +1,7 @@
 """The dashboard Fleet: every router and every branch. Where do connections go, what is failing, which branch needs a look."""
 
 from panels import (BLUE, GREEN, ORANGE, PURPLE, RED, YELLOW, by_name, dashboard, event_marks, graph, heatmap, in_range, of,
-                    per_minute, quantile, rate, row, stat, table, target, thresholds, variable)
+                    per_minute, per_second, quantile, rate, row, stat, table, target, thresholds, variable)
 
 ROUTES = (by_name("^primary$", colour=BLUE), by_name("^replica$", colour=GREEN), by_name("^local_pool$", colour=PURPLE),
           by_name("^pool$", colour=ORANGE))
@@ -78,13 +78,15 @@ def at_a_glance():
 
 
 def where_connections_go():
-    decisions = rate("pointsman_routing_decisions_total")
+    def decisions(labels):
+        return per_second(labels, "pointsman_routing_decisions_total")
+
     return [
         row("Where connections go, and why"),
         graph("Logins by route", "Where new sessions are sent: the primary, a replica, the PgBouncer beside the primary, a dedicated pool.",
-              [target(f"sum by (route) ({decisions})", "{{route}}")], unit="cps", stacked=True, overrides=ROUTES),
+              [target(decisions("route"), "{{route}}")], unit="cps", stacked=True, overrides=ROUTES),
         graph("Logins by reason", "Why they are sent there. fallback_… means that no replica qualified; held, that they waited first.",
-              [target(f"sum by (reason) ({decisions})", "{{reason}}")], unit="cps", stacked=True,
+              [target(decisions("reason"), "{{reason}}")], unit="cps", stacked=True,
               overrides=[by_name("^fallback_|^held$", colour=ORANGE)]),
         graph("Sessions by route", "Sessions relayed now, by the kind of server that they are on.",
               [target(f"sum by (route) ({of('pointsman_connections_active')})", "{{route}}")], stacked=True, overrides=ROUTES),

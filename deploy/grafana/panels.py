@@ -19,11 +19,18 @@ def rate(metric, *matchers):
     return f"rate({of(metric, *matchers)}[$__rate_interval])"
 
 
-def per_minute(labels, metric, *matchers):
-    """Events per minute of a counter whose series appear with their first event: increase() does not see the step from nothing to 1."""
+def _events(labels, metric, matchers):
+    """Events in an interval of a counter whose series appear with their first event: increase() does not see the step from nothing to 1."""
     selected = of(metric, *matchers)
-    events = f"(({selected} unless {selected} offset $__rate_interval) or increase({selected}[$__rate_interval]))"
-    return f"sum by ({labels}) {events} * 60000 / $__rate_interval_ms"
+    return f"sum by ({labels}) (({selected} unless {selected} offset $__rate_interval) or increase({selected}[$__rate_interval]))"
+
+
+def per_minute(labels, metric, *matchers):
+    return f"{_events(labels, metric, matchers)} * 60000 / $__rate_interval_ms"
+
+
+def per_second(labels, metric, *matchers):
+    return f"{_events(labels, metric, matchers)} * 1000 / $__rate_interval_ms"
 
 
 def in_range(labels, metric, *matchers):

@@ -2,7 +2,7 @@
 
 from branch import BRANCH, BRANCH_VARIABLE, MARKS, YES_IS_WORTH_A_LOOK, of_branch
 from fleet import INSTANCE, JOB, NONE_IS_GOOD
-from panels import (BLUE, GREEN, ORANGE, RED, YELLOW, by_name, dashboard, graph, in_range, mappings, per_minute, quantile, rate, row, stat, states,
+from panels import (BLUE, GREEN, ORANGE, RED, YELLOW, by_name, dashboard, graph, in_range, mappings, per_minute, per_second, quantile, rate, row, stat, states,
                     table, target, thresholds)
 
 POOLED = 'route=~"local_pool|pool"'
@@ -43,9 +43,9 @@ def endpoints():
               [target(f"max by (pool) (sum by (pool, endpoint) ({connections})) / (avg by (pool) (sum by (pool, endpoint) ({connections})) > 0)",
                       "{{pool}}")], decimals=1),
         graph("Logins to pools by reason", "default_pool: the user named no target; named_pool: he did; local_pool: the PgBouncer beside the primary.",
-              [target(f"sum by (reason) ({rate('pointsman_routing_decisions_total', BRANCH, POOLED)})", "{{reason}}")], unit="cps", stacked=True),
+              [target(per_second("reason", "pointsman_routing_decisions_total", BRANCH, POOLED), "{{reason}}")], unit="cps", stacked=True),
         graph("Logins by endpoint", "Where new sessions of the pools go.",
-              [target(f"sum by (member) ({rate('pointsman_routing_decisions_total', BRANCH, POOLED)})", "{{member}}")], unit="cps", stacked=True),
+              [target(per_second("member", "pointsman_routing_decisions_total", BRANCH, POOLED), "{{member}}")], unit="cps", stacked=True),
         graph("How logins to pools end", "By route and outcome, per minute.",
               [target(per_minute("route, outcome", "pointsman_connections_total", BRANCH, POOLED), "{{route}} {{outcome}}")], unit="cpm", stacked=True,
               overrides=[by_name("ok$", colour=GREEN), by_name("refused$", colour=ORANGE), by_name("failed$", colour=RED)]),
