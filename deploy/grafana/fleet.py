@@ -114,10 +114,13 @@ def what_is_failing():
               overrides=[by_name("^Branch$|^branch$", links=TO_BRANCH)]),
         graph("Logins without proof", "Failed authentication per minute, by branch and reason: a wrong secret somewhere, or somebody who guesses.",
               [target(f"topk(10, {per_minute('branch, reason', 'pointsman_auth_failures_total')})", "{{branch}} {{reason}}")],
-              unit="cpm", bars=True, width=6),
-        graph("Probes that fail", "Failed probes per minute by member: the ten worst.",
+              unit="cpm", bars=True, width=12),
+        graph("Probes that fail", "Failed probes per minute by member: the ten worst. What they mean for sessions stands under Needs a look.",
               [target(f"topk(10, sum by (branch, member) ({rate('pointsman_probe_failures_total')})) * 60", "{{branch}} {{member}}")],
-              unit="cpm", width=6),
+              unit="cpm", width=12),
+        graph("Sessions that could not be connected", "Per minute, by server or pool endpoint: the ten worst. They were given another one, held or refused.",
+              [target(f"topk(10, {per_minute('branch, member', 'pointsman_dial_failures_total')})", "{{branch}} {{member}}")],
+              unit="cpm", bars=True, width=12),
     ]
 
 

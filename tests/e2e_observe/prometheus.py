@@ -72,7 +72,7 @@ class Prometheus:
     def now(self, expression):
         return self.api("query", query=expression)["result"]
 
-    def range(self, expression, start, end, step=0.5):
+    def range(self, expression, start, end, step=0.25):
         """[(labels, [values that are numbers])] of all series that have any."""
         found = self.api("query_range", query=expression, start=start, end=end, step=step)["result"]
         rows = [(entry["metric"], [float(value) for _, value in entry["values"] if value != "NaN"]) for entry in found]

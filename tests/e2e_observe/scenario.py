@@ -140,8 +140,8 @@ class Stage:
         config["defaults"]["probe"].update(interval="100ms", timeout="1s")
         config["defaults"]["failover"] = {"hold_timeout": HOLD_TIMEOUT, "dead_after": 3, "grace": "1s"}
         config["branches"] = {
-            POOLS: {"labels": {"app": "shop"}, "members": self.world.members(), "pools": self.world.pools()},
-            BROKEN: self.disposable.branch(labels={"app": "orders"},
+            POOLS: {"labels": {"app": "shop"}, "roundtrip_metric": True, "members": self.world.members(), "pools": self.world.pools()},
+            BROKEN: self.disposable.branch(labels={"app": "orders"}, roundtrip_metric=True,
                                            replicas={"max_lag": "1s", "lag_hard_cap": "60s", "samples_in": 1}),
             FOUND: {"discover": {"patroni": {"urls": [self._patroni.url], "interval": "300ms"}}},
         }
@@ -179,6 +179,7 @@ class Stage:
         for _ in range(5):
             refused("app.nosuchbranch", "x")
             refused(f"app.{POOLS}", "wrong")
+            refused(f"app.{BROKEN}", "wrong")
             refused(f"app.{POOLS}|reads", listener="direct")
             refused(f"app.{POOLS}|nosuchpool", listener="pooled")
         with contextlib.suppress(*GONE), self.router.open_plain("direct") as wire:  # no TLS
@@ -205,7 +206,7 @@ class Stage:
     def reloads(self):
         """One that fails, one with a bad branch, one that is right again."""
         good = self.router.config
-        assert self.router.reload({**good, "listeners": []}) == "failed"
+        assert self.router.reload({**good, "no_such_key": 1}) == "failed"
         assert self.router.reload({**good, "branches": {**good["branches"], "bad": {"members": []}}}) == "partial"
         self.prometheus.wait_firing("PointsmanBranchesRejected")
         assert self.router.reload(good) == "ok"
@@ -236,4 +237,5 @@ class Stage:
     def lost_pool(self):
         """The dedicated pool of replicas goes, and whoever names it is refused."""
         self.world.reads.kill()
-        self.prometheus.wait(f'pointsman_routing_refusals_total{{branch="{POOLS}", reason=~"backend_unreachable|hold_expired"}}')
+        self.prometheus.wait_firing("PointsmanPoolEndpointDown", branch=POOLS)
+        self.prometheus.wait_firing("PointsmanHoldsExpiring", branch=POOLS)

@@ -21,17 +21,23 @@ VARIABLES = [(uid, *entry) for uid, board in BOARDS.items() for entry in panels.
 WITHOUT_DATA = {
     "pointsman-branch: Source of members A": "the members of this branch are listed in the configuration",
     "pointsman-branch: Source of members B": "the same",
+    "pointsman-pools: Round trip through pools (95 %) B": "all branches with pools have figures of their own",
+    "pointsman-pools: mark Failovers": "this branch had none",
+    "pointsman-pools: mark Holds": "the same",
 }
 
-# Metrics of this version that the header does not have yet.
-with open(metric_names.NAMES_H, encoding="utf-8") as _header:
-    _text = _header.read()
-MISSING = {name for name in metric_names.ANNOUNCED if f'"{name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")}"' not in _text}
+# Metrics that this version does not have.
+MISSING = {name for name in metric_names.ANNOUNCED if name not in metric_names.read_metrics(announced=False)}
 
-ALERTS_OF_THE_SCENARIO = {
+MUST_FIRE = {
     ("PointsmanReplicaLagging", BROKEN), ("PointsmanNoEligibleReplica", BROKEN), ("PointsmanHoldLong", BROKEN), ("PointsmanNoPrimary", BROKEN),
-    ("PointsmanHoldsExpiring", BROKEN), ("PointsmanMemberDown", BROKEN), ("PointsmanDiscoveryDown", FOUND),
-    ("PointsmanReloadFailed", None), ("PointsmanBranchesRejected", None)}
+    ("PointsmanHoldsExpiring", BROKEN), ("PointsmanMemberDown", BROKEN), ("PointsmanDiscoveryDown", FOUND), ("PointsmanPoolEndpointDown", POOLS),
+    ("PointsmanHoldsExpiring", POOLS), ("PointsmanReloadFailed", None), ("PointsmanBranchesRejected", None),
+    *(() if "pointsman_member_rejected" in MISSING else (("PointsmanTwoWriters", BROKEN),))}
+# At first sight, and with a scrape four times a second: when Prometheus starts nothing is scraped yet, a replica whose primary is lost is not
+# used, and how many refusals and failed dials there are depends on how long things take.
+MAY_FIRE = {("PointsmanNoRouters", None), ("PointsmanRouterDown", None), ("PointsmanReplicaOut", BROKEN), ("PointsmanDialsFail", BROKEN),
+            ("PointsmanDialsFail", POOLS), ("PointsmanRefusalsRising", BROKEN), ("PointsmanRefusalsRising", POOLS)}
 
 
 def in_grafana(expression, uid):
@@ -46,7 +52,7 @@ def in_grafana(expression, uid):
 @pytest.mark.parametrize("uid, where, text", QUERIES, ids=[where for _, where, _ in QUERIES])
 def test_a_panel_has_data(stage, uid, where, text):
     found = stage.prometheus.range(in_grafana(text, uid), stage.begun, stage.ended)
-    not_yet = set(metric_names.Expression(text).metrics) <= MISSING
+    not_yet = set(metric_names.Expression(text).metrics) <= MISSING and "vector(0)" not in text
     assert bool(found) == (where not in WITHOUT_DATA and not not_yet), found[:3]
 
 
@@ -89,10 +95,10 @@ def test_rules_are_healthy(stage):
 
 
 def test_alerts_that_fire_are_those_of_the_scenario(stage):
-    fired = stage.prometheus.range('max by (alertname, branch, member, instance) (ALERTS{alertstate="firing"})', stage.begun, stage.ended, step=0.25)
+    fired = stage.prometheus.range('max by (alertname, branch, member, instance) (ALERTS{alertstate="firing"})', stage.begun, stage.ended)
     found = {(labels["alertname"], labels.get("branch")) for labels, _ in fired}
-    print(sorted(found, key=str))
-    assert found >= ALERTS_OF_THE_SCENARIO
+    assert found >= MUST_FIRE
+    assert found <= MUST_FIRE | MAY_FIRE
 
 
 def test_promtool_has_nothing_to_say_about_the_page(stage):
