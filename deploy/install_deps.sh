@@ -22,7 +22,7 @@ packages_test=(
     doctest-dev ca-certificates
     python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
-    dnsmasq-base patroni etcd-server iproute2
+    dnsmasq-base patroni etcd-server iproute2 prometheus
 )
 packages_fuzz=(clang)
 packages_lint=(clang clang-format clang-tidy shellcheck)
@@ -30,7 +30,7 @@ packages_bench=(haproxy strace valgrind libpq-dev)
 
 # New packages whose service Debian enables at once; it is disabled again, for it would take the ports after the next boot.
 # "package" or "package=service" where the names differ.
-services=(pgbouncer haproxy patroni etcd-server=etcd)
+services=(pgbouncer haproxy patroni etcd-server=etcd prometheus)
 
 policy=/usr/sbin/policy-rc.d
 cluster_settings=/etc/postgresql-common/createcluster.d

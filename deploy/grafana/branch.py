@@ -13,7 +13,7 @@ MEMBER_STATES = mappings(v0=("down", RED), v1=("up, gets no sessions", ORANGE), 
 YES_IS_WORTH_A_LOOK = mappings(v0=("no", GREEN), v1=("yes", YELLOW))
 
 MARKS = [
-    event_marks("Failovers", RED, f"max by (branch) (changes({of('pointsman_failovers_total', BRANCH)}[$__rate_interval])) > 0", "failover"),
+    event_marks("Failovers", RED, f"max by (branch) (changes({of('pointsman_failovers_total', BRANCH)}[1m])) > 0", "failover"),
     event_marks("Holds", YELLOW, f"max by (branch) ({of('pointsman_branch_on_hold', BRANCH)}) > 0", "on hold"),
 ]
 

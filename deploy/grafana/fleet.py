@@ -12,7 +12,7 @@ SOME_IS_WORTH_A_LOOK = thresholds((None, GREEN), (1, YELLOW))
 JOB = variable("job", "Fleet", "label_values(pointsman_build_info, job)", several=True)
 INSTANCE = variable("instance", "Router", 'label_values(pointsman_build_info{job=~"$job"}, instance)', several=True)
 
-FAILOVERS = event_marks("Failovers", RED, f"max by (branch) (changes({of('pointsman_failovers_total')}[$__rate_interval])) > 0",
+FAILOVERS = event_marks("Failovers", RED, f"max by (branch) (changes({of('pointsman_failovers_total')}[1m])) > 0",
                         "failover of {{branch}}")
 
 # The links of a branch's name, to its own dashboard with the same fleet and time.

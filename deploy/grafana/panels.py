@@ -63,7 +63,7 @@ def mappings(**words):
 
 
 def by_name(pattern, **properties):
-    """Properties for the series whose name matches."""
+    """Properties for the series whose name matches anywhere; between slashes, or Grafana would match the whole name."""
     keys = {"colour": "color", "dash": "custom.lineStyle", "width": "custom.lineWidth", "fill": "custom.fillOpacity", "stack": "custom.stacking",
             "unit": "unit", "hidden": "custom.hidden", "title": "displayName", "links": "links", "cell": "custom.cellOptions",
             "axis": "custom.axisPlacement", "limits": "thresholds", "column": "custom.width", "decimals": "decimals", "mappings": "mappings"}
@@ -72,7 +72,7 @@ def by_name(pattern, **properties):
         if key == "colour":
             value = {"mode": "fixed", "fixedColor": value}
         listed.append({"id": keys[key], "value": value})
-    return {"matcher": {"id": "byRegexp", "options": pattern}, "properties": listed}
+    return {"matcher": {"id": "byRegexp", "options": f"/{pattern}/"}, "properties": listed}
 
 
 # --- panels ---
@@ -131,7 +131,7 @@ def table(title, description, targets, *, columns, width=12, height=8, unit="sho
     shown = [{"id": "filterFieldsByName", "options": {"include": {"names": order}}},
              {"id": "organize", "options": {"indexByName": {name: index for index, name in enumerate(order)}, "renameByName": dict(columns)}}]
     if len(targets) > 1:
-        shown.insert(0, {"id": "merge", "options": {}})
+        shown.insert(1, {"id": "merge", "options": {}})
     options = {"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
     panel = _panel("table", title, description, targets, width, height, unit, options, custom={"align": "auto", "filterable": True}, **more)
     panel["transformations"] = shown
@@ -145,7 +145,8 @@ def variable(name, label, query, *, several=False, hidden=False):
     made = {"type": "query", "name": name, "label": label, "datasource": DATASOURCE, "query": {"query": query, "refId": name}, "definition": query,
             "refresh": 2, "sort": 1, "multi": several, "includeAll": several, "hide": 2 if hidden else 0, "regex": "", "options": []}
     if several:
-        made.update(allValue=".*", current={"text": ["All"], "value": ["$__all"]})
+        # Without an allValue "All" is every value that was found: ".*" would count the targets of other jobs as well.
+        made.update(current={"text": ["All"], "value": ["$__all"]})
     return made
 
 

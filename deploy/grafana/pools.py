@@ -72,7 +72,7 @@ def beside_members():
               [target(quantile(0.95, "listener", "pointsman_login_seconds", 'phase="connect"'), "{{listener}}")], unit="s"),
         graph("Sessions that could not be connected", "Per minute, by endpoint or member: the PgBouncer did not answer, or refused the login.",
               [target(per_minute("member", "pointsman_dial_failures_total", BRANCH, POOLED), "{{member}}")], unit="cpm", bars=True),
-        table("Endpoints", "Every endpoint of the branch's dedicated pools, with its sessions, whether it answered, and how many logins it got in the shown time.",
+        table("Endpoints", "Every endpoint of the branch's dedicated pools, with its sessions, and whether it answered when it was last dialled.",
               [target(f"sum by (pool, endpoint) ({of_branch('pointsman_pool_endpoint_connections')})"),
                target(f"min by (pool, endpoint) ({of_branch('pointsman_pool_endpoint_up')})")], width=24, height=6, sort="Sessions",
               columns={"pool": "Pool", "endpoint": "Endpoint", "Value #A": "Sessions", "Value #B": "Answers"},

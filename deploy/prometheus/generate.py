@@ -60,6 +60,8 @@ def read_rules(path=RULES):
             inside = None
         elif not rules or not line.strip() or line.lstrip().startswith("#"):
             continue
+        elif not line.startswith(" " * 8):  # the next group's head
+            inside = None
         elif field:
             inside = field.group(1)
             rules[-1].fields[inside] = field.group(2) or ""

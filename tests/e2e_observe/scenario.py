@@ -5,7 +5,6 @@
     found          the servers of the run again, their members found by asking (a Patroni's words, said by this file)
 """
 
-import concurrent.futures
 import contextlib
 import http.server
 import json
@@ -15,9 +14,9 @@ import time
 
 from harness.disposable import Disposable
 from harness.router import Router, router_binary, standard_config
-from harness.system import wait_until
+from harness.system import free_port, wait_until
 from harness.wire import Closed, Refused, cancel
-from harness.world import BRANCH, PASSWORDS
+from harness.world import BRANCH
 
 from prometheus import Prometheus
 
@@ -104,9 +103,16 @@ class Stage:
         self._stack = contextlib.ExitStack()
         self.disposable = Disposable(world, folder, 90)
         self._folder, self._secrets, self._certificate = folder, secrets, certificate
+        self._metrics_port = free_port()
 
     def play(self):
         self.begun = time.time()
+        with open(RULES, encoding="utf-8") as text:
+            rules = text.read()
+        # First of all: it begins to scrape five seconds after its start.
+        self.prometheus = Prometheus(os.path.join(self._folder, "prometheus"), [f"127.0.0.1:{self._metrics_port}"], rules)
+        self._stack.callback(self.prometheus.stop)
+        self.prometheus.start()
         self._stack.callback(self.disposable.stop)
         self.disposable.start()
         nodes = self.world.cluster.nodes
@@ -115,11 +121,6 @@ class Stage:
         self._stack.callback(self._patroni.stop)
         self.router = Router(router_binary(), os.path.join(self._folder, "observed"), self._config(), self.world)
         self._stack.callback(self.router.finish)
-        with open(RULES, encoding="utf-8") as text:
-            rules = text.read()
-        self.prometheus = Prometheus(os.path.join(self._folder, "prometheus"), [self.router.metrics_url.removeprefix("http://")], rules)
-        self._stack.callback(self.prometheus.stop)
-        self.prometheus.start()
         self.router.start()
         self.prometheus.wait("up == 1")
         with Traffic(self.router):
@@ -137,6 +138,7 @@ class Stage:
 
     def _config(self):
         config = standard_config(self.world, self._folder, self._secrets, *self._certificate)
+        config["metrics"]["port"] = self._metrics_port
         config["defaults"]["probe"].update(interval="100ms", timeout="1s")
         config["defaults"]["failover"] = {"hold_timeout": HOLD_TIMEOUT, "dead_after": 3, "grace": "1s"}
         config["branches"] = {

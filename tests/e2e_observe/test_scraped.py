@@ -42,7 +42,7 @@ MAY_FIRE = {("PointsmanNoRouters", None), ("PointsmanRouterDown", None), ("Point
 
 def in_grafana(expression, uid):
     """With its variables put in, as Grafana does it."""
-    values = {"$__rate_interval_ms": "2000", "$__rate_interval": "2s", "$__range": "60s", "$job": ".*", "$instance": ".*", "$branch": BRANCHES[uid] or ""}
+    values = {"$__rate_interval_ms": "2000", "$__rate_interval": "2s", "$__range": "60s", "$job": "pointsman", "$instance": "127.0.0.1:.+", "$branch": BRANCHES[uid] or ""}
     for name, value in values.items():
         expression = expression.replace(name, value)
     assert "$" not in expression
