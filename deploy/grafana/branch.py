@@ -5,6 +5,7 @@ from panels import (BLUE, GREEN, ORANGE, RED, YELLOW, by_name, dashboard, event_
                     quantile, rate, row, stat, states, table, target, thresholds, variable)
 
 BRANCH = 'branch="$branch"'
+SECOND_WRITER = 'reason=~"second_writer|old_timeline|not_named"'
 BRANCH_VARIABLE = variable("branch", "Branch", 'label_values(pointsman_branch_info{job=~"$job", instance=~"$instance"}, branch)')
 
 _SAME_MEMBER = "on (job, instance, branch, member)"
@@ -42,7 +43,7 @@ def now():
         stat("On hold", "Whether a planned switch is under way.", [target(f"max({of_branch('pointsman_branch_on_hold')})")],
              maps=YES_IS_WORTH_A_LOOK, width=2),
         stat("Second writers", "Members that take writes and are not the primary. Anything but 0: two servers take writes.",
-             [target(f"count(count by (member) ({of_branch('pointsman_member_rejected')} > 0)) or vector(0)")], steps=NONE_IS_GOOD),
+             [target(f"count(count by (member) ({of_branch('pointsman_member_rejected', SECOND_WRITER)} > 0)) or vector(0)")], steps=NONE_IS_GOOD),
     ]
 
 

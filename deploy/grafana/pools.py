@@ -18,7 +18,7 @@ def now():
         stat("Sessions in pools", "Sessions on PgBouncers of this branch now, by router's count.", [target(f"sum({active})")], width=4, sparkline=True,
              color={"mode": "fixed", "fixedColor": BLUE}),
         stat("Share of logins", "How much of the branch's new sessions goes to PgBouncers, in the shown time.",
-             [target(f"sum({decisions}) / sum({every})", instant=True)], unit="percentunit", width=4, color={"mode": "fixed", "fixedColor": BLUE}),
+             [target(f"(sum({decisions}) or vector(0)) / sum({every})", instant=True)], unit="percentunit", width=4, color={"mode": "fixed", "fixedColor": BLUE}),
         stat("Endpoints in use", "Endpoints of dedicated pools that carry sessions.",
              [target(f"count(count by (pool, endpoint) ({of_branch('pointsman_pool_endpoint_connections')} > 0)) or vector(0)")], width=4,
              color={"mode": "fixed", "fixedColor": BLUE}),

@@ -106,3 +106,11 @@ def test_promtool_has_nothing_to_say_about_the_page(stage):
     assert status == 200
     checked = run([which("promtool"), "check", "metrics"], input=page, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_a_router_that_goes_is_missed(stage):
+    """The last test: it stops the router."""
+    assert not stage.prometheus.now('ALERTS{alertname=~"PointsmanRouterDown|PointsmanNoRouters"}')
+    stage.router.stop()
+    stage.prometheus.wait_firing("PointsmanRouterDown")
+    stage.prometheus.wait_firing("PointsmanNoRouters")
