@@ -111,14 +111,14 @@ def stat(title, description, targets, *, unit="short", width=3, height=4, names=
 def states(title, description, targets, maps, *, width=8, height=8):
     custom = {"lineWidth": 0, "fillOpacity": 80}
     options = {"mergeValues": True, "showValue": "auto", "rowHeight": 0.85, "alignValue": "left",
-               "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "single"}}
+               "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}, "tooltip": {"mode": "single", "sort": "none"}}
     return _panel("state-timeline", title, description, targets, width, height, "none", options, custom=custom, maps=maps)
 
 
 def heatmap(title, description, targets, *, width=8, height=8):
     for entry in targets:
         entry.update(format="heatmap", legendFormat="{{le}}")
-    options = {"calculate": False, "color": {"mode": "scheme", "scheme": "Blues", "exponent": 0.5, "steps": 64}, "yAxis": {"unit": "s"},
+    options = {"calculate": False, "color": {"mode": "scheme", "scheme": "Blues", "fill": "dark-blue", "exponent": 0.5, "steps": 64, "reverse": False}, "yAxis": {"unit": "s"},
                "cellGap": 1, "tooltip": {"mode": "single", "yHistogram": True}, "legend": {"show": False}, "rowsFrame": {"layout": "le"}}
     return _panel("heatmap", title, description, targets, width, height, "s", options)
 
@@ -142,7 +142,7 @@ def table(title, description, targets, *, columns, width=12, height=8, unit="sho
 
 
 def variable(name, label, query, *, several=False, hidden=False):
-    made = {"type": "query", "name": name, "label": label, "datasource": DATASOURCE, "query": {"query": query, "refId": name}, "definition": query,
+    made = {"type": "query", "name": name, "label": label, "datasource": DATASOURCE, "query": {"query": query, "refId": name},
             "refresh": 2, "sort": 1, "multi": several, "includeAll": several, "hide": 2 if hidden else 0, "regex": "", "options": []}
     if several:
         # Without an allValue "All" is every value that was found: ".*" would count the targets of other jobs as well.
@@ -152,7 +152,7 @@ def variable(name, label, query, *, several=False, hidden=False):
 
 def datasource_variable():
     return {"type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "refresh": 1, "hide": 0, "regex": "",
-            "multi": False, "includeAll": False, "options": [], "current": {}}
+            "multi": False, "includeAll": False, "options": []}
 
 
 def event_marks(name, colour, expression, title):
@@ -195,5 +195,5 @@ def variable_queries(board):
     """Every (variable, selector, label) of label_values() queries."""
     for entry in board["templating"]["list"]:
         if entry["type"] == "query":
-            selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", entry["definition"]).groups()
+            selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", entry["query"]["query"]).groups()
             yield entry["name"], selector, label

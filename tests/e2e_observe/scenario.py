@@ -124,7 +124,9 @@ class Stage:
         self.router.start()
         self.prometheus.wait("up == 1")
         with Traffic(self.router):
-            self.prometheus.wait(f'branch:pointsman_replicas_eligible:count{{branch="{BROKEN}"}} == 2')
+            self.prometheus.wait("sum(branch:pointsman_replicas_eligible:count == 2) == 6 and sum(branch:pointsman_primaries:count) == 3")
+            self.prometheus.wait('absent(ALERTS{alertname!="PointsmanLoginLatency"})')
+            self.settled = time.time()
             for act in (self.lag, self.refusals, self.hold, self.reloads, self.cancels, self.lost_source, self.lost_primary, self.second_writer,
                         self.lost_pool):
                 started = time.monotonic()
