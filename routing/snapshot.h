@@ -65,6 +65,9 @@ struct MemberView {
   base::Instant sampled_at{};
   base::Instant probed_at{};   ///< of the last good probe, whatever the role; epoch: never
   bool probe_refused = false;  ///< the last probe failed by our own credentials: the operator's fault
+  /// Why a member that answers is not used: "other_cluster", "old_timeline", "not_named", "second_writer". Empty: it
+  /// is, or does not answer.
+  std::string_view rejected;
 };
 
 struct PoolEndpointView {

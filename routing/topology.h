@@ -173,6 +173,7 @@ class BranchTopology {
   void assign_roles();
   void become(Member& member, MemberRole role);
   void object(std::size_t index, Objection objection);
+  static std::string_view word_of(Objection objection);
   bool primary_answers() const;
   void measure_lag(Member& member, base::Instant now);
   bool is_above(const Member& member) const;

@@ -140,6 +140,7 @@ std::shared_ptr<BranchView> BranchTopology::view(base::Instant) {
     out.state = member.state;
     out.timeline = member.timeline;
     out.probe_refused = member.last_failure == ProbeFailure::kCredentials;
+    out.rejected = word_of(member.objection);
     out.sampled_at = out.probed_at = member.sampled_at;
     if (!member.sample) continue;
     out.position = member.sample->in_recovery ? member.sample->replay_lsn : member.sample->current_lsn;
@@ -190,6 +191,22 @@ void BranchTopology::tell_changes(const Standing& before) {
     }
     tell(words);
   }
+}
+
+std::string_view BranchTopology::word_of(Objection objection) {
+  switch (objection) {
+    case Objection::kNone:
+      return {};
+    case Objection::kForeign:
+      return "other_cluster";
+    case Objection::kOldTimeline:
+      return "old_timeline";
+    case Objection::kNotNamed:
+      return "not_named";
+    case Objection::kSecondWriter:
+      return "second_writer";
+  }
+  return {};
 }
 
 void BranchTopology::object(std::size_t index, Objection objection) {

@@ -51,6 +51,7 @@ struct ReloadStats {
   std::uint64_t succeeded = 0;  ///< whole configuration applied
   std::uint64_t partial = 0;    ///< applied, some branches kept their last good version
   std::uint64_t failed = 0;     ///< top level bad: nothing changed
+  bool last_ok = true;          ///< the last reading was applied, be it without some branches
   std::int64_t last_success_unix = 0;
   std::size_t branches_rejected = 0;
 };

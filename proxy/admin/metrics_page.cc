@@ -82,6 +82,7 @@ void add_router(Scrape& scrape, const ControlView& control, const routing::Confi
   scrape.add(Metric::kConfigReloadsTotal, {"partial"}, static_cast<double>(reloads.partial));
   scrape.add(Metric::kConfigReloadsTotal, {"failed"}, static_cast<double>(reloads.failed));
   scrape.add(Metric::kConfigBranchesRejected, {}, static_cast<double>(reloads.branches_rejected));
+  scrape.add(Metric::kConfigLastReloadSuccessful, {}, reloads.last_ok ? 1 : 0);
   if (reloads.last_success_unix != 0) {
     scrape.add(Metric::kConfigLastSuccessTimestampSeconds, {}, static_cast<double>(reloads.last_success_unix));
   }
@@ -124,6 +125,7 @@ void add_member(Scrape& scrape, const BranchView& view, std::size_t index, base:
   const auto gauge = [&](Metric metric, double value) { scrape.add(metric, {branch, member.name}, value); };
 
   if (const auto up = is_up(member)) gauge(Metric::kMemberUp, *up ? 1 : 0);
+  if (!member.rejected.empty()) scrape.add(Metric::kMemberRejected, {branch, member.name, member.rejected}, 1);
   if (member.role == MemberRole::kUnknown) return;
   const bool is_primary = view.primary == static_cast<int>(index);
   gauge(Metric::kMemberIsPrimary, is_primary ? 1 : 0);

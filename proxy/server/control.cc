@@ -126,6 +126,7 @@ bool Control::read_first_config() {
     return false;
   }
   tls_ = std::move(contexts.value());
+  reload_stats_.last_ok = true;
   ++(loaded.rejected_branches.empty() ? reload_stats_.succeeded : reload_stats_.partial);
   reload_stats_.last_success_unix = static_cast<std::int64_t>(std::time(nullptr));
   return true;
@@ -308,6 +309,7 @@ ReloadResult Control::reload() {
   }
   const auto failed = [this, &result, print_before](const std::string& why) {
     ++reload_stats_.failed;
+    reload_stats_.last_ok = false;
     log_record(LogLevel::kError, "reload failed, everything goes on as it was", {{"error", why, 1024}});
     watched_print_ = print_before;
     watch_.watch(watched_paths_, watched_print_);
