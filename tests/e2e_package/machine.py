@@ -95,7 +95,10 @@ class Machine:
                    "[Unit]\nRequires=basic.target job.service\nAfter=basic.target\nAllowIsolate=yes\n")
         # The payload must have the hierarchy of control groups that this machine has.
         unified = "1" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "0"
-        self._inside(["systemd-nspawn", f"--directory={self.root}", "--quiet", "--register=no", "--keep-unit", "--private-network", "--boot",
+        # A container brings its own /dev, /proc, /run and /tmp.
+        bare = 'umount -R "$1/dev" "$1/proc" "$1/run" "$1/tmp" && shift && exec "$@"'
+        self._inside(["unshare", "--mount", "--propagation", "private", "sh", "-c", bare, "sh", self.root,
+                      "systemd-nspawn", f"--directory={self.root}", "--quiet", "--register=no", "--keep-unit", "--private-network", "--boot",
                       "systemd.unit=job.target"], check=False, timeout=deadline,
                      env=clean_environment(SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=unified))
         if self.run("test", "-e", "/root/job.out", check=False).returncode != 0:

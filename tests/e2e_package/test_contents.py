@@ -24,7 +24,7 @@ def unpacked(package, folder):
 def control(package):
     fields = {}
     for line in run(["dpkg-deb", "-f", package]).stdout.splitlines():
-        if not line.startswith(" "):
+        if not line.startswith(" ") and ": " in line:
             name, value = line.split(": ", 1)
             fields[name] = value
     return fields
