@@ -443,7 +443,7 @@ void Control::begin_drain() {
     return;
   }
   drain_begun_ = true;
-  for (auto& worker : workers_) worker->post(BeginDrain{});
+  for (auto& worker : workers_) worker->post(BeginDrain{config_->drain_pace});
   uv_timer_start(
       &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
       milliseconds(config_->drain_timeout), 0);

@@ -262,6 +262,8 @@ def test_a_pod_is_given_the_time_its_drain_takes(objects):
         (router,) = objects.named("Deployment", name)
         needed = seconds(config["shutdown_delay"]) + seconds(config["drain_timeout"])
         assert needed + 30 <= pod_of(router)["terminationGracePeriodSeconds"]
+        # Told one after the other, and with some time for the last to become idle.
+        assert 0.5 * seconds(config["drain_timeout"]) <= seconds(config["drain_pace"]) <= 0.9 * seconds(config["drain_timeout"])
         # Until every node has heard that the pod is not ready: two failed probes, and the news travelling.
         probe = containers(router)[0]["readinessProbe"]
         assert seconds(config["shutdown_delay"]) >= probe["periodSeconds"] * probe["failureThreshold"] + 10
