@@ -11,6 +11,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(_HERE), "e2e"))
 
 from image import Image  # noqa: E402
+from manifests import KUBERNETES, TARGETS, render  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,18 @@ def image():
     os.chmod(folder, 0o755)
     yield Image(folder)
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def rendered(dependencies):
+    return {target: render(dependencies, os.path.join(KUBERNETES, target)) for target in TARGETS}
+
+
+@pytest.fixture(params=TARGETS)
+def target(request):
+    return request.param
+
+
+@pytest.fixture
+def objects(rendered, target):
+    return rendered[target][0]

@@ -91,3 +91,16 @@ def configurations(objects):
 def seconds(duration):
     number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)", duration).groups()
     return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def branches(objects):
+    """{name: branch} of the routers' configuration, defaults laid under them."""
+    merged = {}
+    for text in configurations(objects).values():
+        config = relaxed_json(text)
+        found = dict(config.get("branches", {}))
+        if "branches_dir" in config:
+            (files,) = objects.named("ConfigMap", "pointsman-branches")
+            found.update({name.removesuffix(".json"): relaxed_json(text) for name, text in files["data"].items()})
+        merged.update({name: {**config.get("defaults", {}), **branch} for name, branch in found.items()})
+    return merged

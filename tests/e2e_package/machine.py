@@ -2,9 +2,9 @@
 removed there is gone with the namespace; nothing of the real machine is touched and no network is used. Needs root."""
 
 import os
-import shutil
 import signal
 import sys
+import tempfile
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(_HERE), "e2e"))
@@ -29,16 +29,12 @@ exec sleep infinity
 
 def can_make_machines():
     """Root, where overlays may be mounted: some containers do not allow it."""
-    trial = 'd=$(mktemp -d) && mount -t tmpfs tmpfs "$d" && mkdir "$d/u" "$d/w" "$d/r" && mount -t overlay overlay -o "lowerdir=/,upperdir=$d/u,workdir=$d/w" "$d/r"'
     if os.geteuid() != 0:
         return False
-    before = set(os.listdir("/tmp"))
-    allowed = run(["unshare", "--mount", "--propagation", "private", "sh", "-c", trial], check=False,
-                  env=clean_environment(TMPDIR="/tmp")).returncode == 0
-    for name in set(os.listdir("/tmp")) - before:
-        if name.startswith("tmp."):
-            shutil.rmtree(os.path.join("/tmp", name), ignore_errors=True)
-    return allowed
+    trial = ('mount -t tmpfs tmpfs "$1" && mkdir "$1/u" "$1/w" "$1/r" && '
+             'mount -t overlay overlay -o "lowerdir=/,upperdir=$1/u,workdir=$1/w" "$1/r"')
+    with tempfile.TemporaryDirectory() as folder:
+        return run(["unshare", "--mount", "--propagation", "private", "sh", "-c", trial, "sh", folder], check=False).returncode == 0
 
 
 class Machine:
