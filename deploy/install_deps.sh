@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one place that knows which Debian 12 packages Pointsman needs. Installs those of the named groups that are missing:
 #
-#     deploy/install_deps.sh [--list | --check] [GROUP...]      groups: build run test fuzz lint bench; default: build run
+#     deploy/install_deps.sh [--list | --check] [GROUP...]      groups: build run test fuzz lint bench package; default: build run
 #
 #   --list   prints the packages of the groups, one a line, and changes nothing
 #   --check  prints the missing ones; exit status 1 if there are any
@@ -23,10 +23,12 @@ packages_test=(
     python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
     dnsmasq-base patroni etcd-server iproute2 prometheus
+    dpkg-dev file systemd-container python3-yaml
 )
 packages_fuzz=(clang)
 packages_lint=(clang clang-format clang-tidy shellcheck)
 packages_bench=(haproxy strace valgrind libpq-dev)
+packages_package=(dpkg-dev file)
 
 # New packages whose service Debian enables at once; it is disabled again, for it would take the ports after the next boot.
 # "package" or "package=service" where the names differ.
@@ -59,7 +61,7 @@ for argument in "$@"; do
     case $argument in
         --list | --check) mode=${argument#--} ;;
         -h | --help) usage 0 ;;
-        build | run | test | fuzz | lint | bench) groups+=("$argument") ;;
+        build | run | test | fuzz | lint | bench | package) groups+=("$argument") ;;
         *)
             printf 'error: unknown group or option "%s"\n\n' "$argument" >&2
             usage 2 >&2

@@ -238,6 +238,7 @@ struct Config {
   std::string state_dir;  ///< absolute, empty: none
   base::Duration shutdown_delay{0};
   base::Duration drain_timeout = std::chrono::seconds(30);
+  base::Duration drain_pace{0};  ///< over how long sessions are told to go, evenly; at most drain_timeout
   /// By name. Shared so that an unchanged branch keeps its object over a reload when its text did not change.
   std::map<std::string, std::shared_ptr<const BranchConfig>, std::less<>> branches;
 };

@@ -323,6 +323,9 @@ void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& fi
   root.refuse("cancel");
   root.read_duration("shutdown_delay", config.shutdown_delay, 0s, 1h);
   root.read_duration("drain_timeout", config.drain_timeout, 0s, 24h);
+  root.read_duration("drain_pace", config.drain_pace, 0s, 24h);
+  if (config.drain_pace > config.drain_timeout)
+    root.error("drain_pace", "is longer than drain_timeout, at which all sessions end; shorter or as long is allowed");
 }
 
 }  // namespace pointsman::routing

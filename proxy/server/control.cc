@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 
 #include "base/check.h"
@@ -22,6 +23,8 @@ namespace {
 
 constexpr std::uint64_t kTickMs = 100;
 constexpr base::Duration kCollectTimeout = std::chrono::seconds(1);
+/// Between the end of drain_timeout and the end of the process: last cancel requests, PgBouncers that are resumed.
+constexpr base::Duration kShutdownMargin = std::chrono::seconds(30);
 
 base::Instant now_instant() {
   return base::from_hrtime(uv_hrtime());
@@ -39,6 +42,7 @@ void print_errors(const std::vector<routing::ConfigError>& errors) {
 
 Control::Control(std::string config_file)
     : config_file_(std::move(config_file)),
+      service_manager_(std::getenv("NOTIFY_SOCKET")),
       watch_(this, [](void* self) { (void)static_cast<Control*>(self)->reload(); }) {}
 
 Control::~Control() = default;
@@ -107,6 +111,13 @@ void Control::announce() {
               {"branches", std::to_string(config_->branches.size())},
               {"max_connections", std::to_string(max_connections_)},
               {"config", config_->file}});
+  service_manager_.ready(serving());
+}
+
+/// For `systemctl status`.
+std::string Control::serving() const {
+  return "serving " + std::to_string(config_->branches.size()) + " branches on " +
+         std::to_string(config_->listeners.size()) + " listeners";
 }
 
 bool Control::read_first_config() {
@@ -300,6 +311,16 @@ std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(
 }
 
 ReloadResult Control::reload() {
+  if (draining_) return read_again();  // the manager has been told that this is the end
+  service_manager_.reloading();
+  auto result = read_again();
+  std::string status = serving();
+  if (!result.errors.empty()) status += result.applied ? ", with errors: see the log" : ", reload failed: see the log";
+  service_manager_.ready(status);
+  return result;
+}
+
+ReloadResult Control::read_again() {
   ReloadResult result;
   const std::uint64_t print_before = FileWatch::print_of(watched_paths_);
   auto loaded = routing::load_config(config_file_, config_.get());
@@ -438,6 +459,7 @@ void Control::on_signal(int signal) {
   log_record(LogLevel::kInfo, "draining",
              {{"shutdown_delay_ms", std::to_string(milliseconds(config_->shutdown_delay))},
               {"drain_timeout_ms", std::to_string(milliseconds(config_->drain_timeout))}});
+  service_manager_.stopping("draining", config_->shutdown_delay + config_->drain_timeout + kShutdownMargin);
   switches_->drain();
   uv_timer_start(
       &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
@@ -452,7 +474,7 @@ void Control::begin_drain() {
     return;
   }
   drain_begun_ = true;
-  for (auto& worker : workers_) worker->post(BeginDrain{});
+  for (auto& worker : workers_) worker->post(BeginDrain{config_->drain_pace});
   uv_timer_start(
       &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
       milliseconds(config_->drain_timeout), 0);

@@ -24,6 +24,7 @@
 #include "proxy/server/branch_store.h"
 #include "proxy/server/file_watch.h"
 #include "proxy/server/messages.h"
+#include "proxy/server/sd_notify.h"
 #include "proxy/server/worker.h"
 
 namespace pointsman::proxy {
@@ -102,8 +103,11 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   void adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls);
   std::shared_ptr<const routing::Config> keep_what_needs_a_restart(std::shared_ptr<const routing::Config> fresh) const;
   bool try_explain(const PendingRoute& route, bool last);
+  ReloadResult read_again();
+  std::string serving() const;
 
   std::string config_file_;
+  ServiceManager service_manager_;
   std::shared_ptr<const routing::Config> config_;
   std::shared_ptr<const routing::Directory> directory_;
   std::shared_ptr<const TlsContexts> tls_;

@@ -59,7 +59,9 @@ struct VerifierStale {
   std::string branch;
   std::string role;
 };
-struct BeginDrain {};
+struct BeginDrain {
+  base::Duration pace{};  ///< over which relaying sessions are told to go; 0: at once
+};
 struct StopNow {};
 struct CollectSessions {
   std::uint64_t request = 0;

@@ -26,6 +26,7 @@ constexpr std::size_t kMaxDialFailures = 1'000;
 /// Held logins go on at this pace: 1,600 a second and worker.
 constexpr std::size_t kWokenAtOnce = 16;
 constexpr std::uint64_t kWakeEveryMs = 10;
+constexpr std::uint64_t kDrainStepMs = 100;
 constexpr std::size_t kReleasesWorthTrim = 64;  // two megabytes of OpenSSL's record buffers
 /// Handshake steps (about 0.3 ms of CPU each) per millisecond of the loop's clock.
 constexpr std::uint32_t kHandshakesPerMs = 8;
@@ -76,6 +77,8 @@ Worker::Worker(std::uint32_t index, std::uint32_t worker_count, std::uint32_t ma
   quiet_timer_.data = this;
   POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &wake_timer_) == 0);
   wake_timer_.data = this;
+  POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &drain_timer_) == 0);
+  drain_timer_.data = this;
 }
 
 Worker::~Worker() = default;
@@ -442,10 +445,29 @@ void Worker::handle(ToWorker&& message) {
   std::visit([this](auto&& value) { apply(std::forward<decltype(value)>(value)); }, std::move(message));
 }
 
-void Worker::apply(BeginDrain&&) {
+void Worker::apply(BeginDrain&& message) {
   draining_ = true;
-  for (Session* session : all_sessions()) session->drain();
+  // Logins go to another router at once; a session that has begun can wait for its turn.
+  std::vector<std::uint64_t> begun;
+  for (Session* session : all_sessions()) {
+    if (logins_.contains(session->id())) {
+      session->drain();
+    } else {
+      begun.push_back(session->id());
+    }
+  }
+  drain_pace_ = DrainPace(std::move(begun), now_instant(), message.pace);
+  uv_timer_start(
+      &drain_timer_, [](uv_timer_t* timer) { static_cast<Worker*>(timer->data)->drain_some(); }, 0, kDrainStepMs);
   if (sessions_.empty()) bury();
+}
+
+void Worker::drain_some() {
+  for (const std::uint64_t id : drain_pace_.due(now_instant())) {
+    const auto found = sessions_.find(id);
+    if (found != sessions_.end()) found->second->drain();
+  }
+  if (drain_pace_.over()) uv_timer_stop(&drain_timer_);
 }
 
 void Worker::apply(StopNow&&) {
@@ -475,6 +497,7 @@ void Worker::close_handles() {
   close(burial_);
   close(quiet_timer_);
   close(wake_timer_);
+  close(drain_timer_);
   wheel_.close();
   mailbox_.close();
 }

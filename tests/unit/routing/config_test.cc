@@ -62,6 +62,7 @@ TEST_CASE("what is not said has the contract's default") {
   CHECK(config.tcp_keepalive == 30s);
   CHECK(config.drain_timeout == 30s);
   CHECK(config.shutdown_delay == 0s);
+  CHECK(config.drain_pace == 0s);
   CHECK_FALSE(config.hide_unknown_branches);
 }
 
@@ -80,7 +81,7 @@ TEST_CASE("everything that can be said at the top level is read") {
     "workers": 2, "zone": "a", "log": {"level": "debug", "format": "json"},
     "tcp": {"keepalive": "10s", "user_timeout": "20s"},
     "limits": {"startup_timeout": "5s", "max_connections": 10, "max_connections_per_branch": 20, "max_held_per_branch": 0},
-    "hide_unknown_branches": true, "shutdown_delay": "5s", "drain_timeout": "1m", "x-note": {"anything": []}})"));
+    "hide_unknown_branches": true, "shutdown_delay": "5s", "drain_timeout": "1m", "drain_pace": "1m", "x-note": {"anything": []}})"));
   const LoadedConfig loaded = folder.load(document);
   INFO(all_errors(loaded));
   REQUIRE(loaded.config);
@@ -107,6 +108,7 @@ TEST_CASE("everything that can be said at the top level is read") {
   CHECK(config.hide_unknown_branches);
   CHECK(config.shutdown_delay == 5s);
   CHECK(config.drain_timeout == 60s);
+  CHECK(config.drain_pace == 60s);
 }
 
 TEST_CASE("what the contract names and this version does not do is refused") {
@@ -177,6 +179,7 @@ TEST_CASE("every fault of the top level is fatal and named by its path") {
            Case{"/tcp", 5, "no object"},
            Case{"/hide_unknown_branches", "yes", "true or false"},
            Case{"/drain_timeout", 30, "a duration"},
+           Case{"/drain_pace", "31s", "longer than drain_timeout"},
            Case{"/defaults", Json::array(), "no object"},
            Case{"/branches", Json::array(), "no object"},
            Case{"/branches_dir", "missing.d", "cannot read"},
