@@ -139,7 +139,8 @@ void HttpConnection::hand_over() {
                             .target = to_text(message.target()),
                             .authorization = to_text(message[http::field::authorization]),
                             .has_origin = message.count(http::field::origin) > 0,
-                            .from_loopback = from_loopback_};
+                            .from_loopback = from_loopback_,
+                            .if_none_match = to_text(message[http::field::if_none_match])};
   state_ = State::kHandling;
   socket_.want_read(false);
   deadline_ = now_of_loop() + HttpLimits::kWorkDeadline;

@@ -20,6 +20,7 @@ struct HttpRequest {
   std::string authorization;  ///< the header's value, "" without
   bool has_origin = false;    ///< a browser sent it on behalf of a page
   bool from_loopback = false;
+  std::string if_none_match = {};  ///< the header's value, "" without
 };
 
 struct HttpResponse {
@@ -29,6 +30,9 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;  ///< beside Content-Type and Content-Length
 };
 
+/// Gives a 200 an ETag made of its body, and makes it a 304 without one when the caller has that body already (RFC 9110
+/// section 13.1.2).
+void tag(HttpResponse& response, std::string_view if_none_match);
 /// {"error": "…"} with a line end. Bytes that are no UTF-8 become U+FFFD.
 HttpResponse json_error(unsigned status, std::string_view what);
 

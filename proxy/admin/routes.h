@@ -34,6 +34,9 @@ class Routes {
   void metrics(const RequestTarget& target, base::Instant now, const Reply& reply);
   void healthz(const RequestTarget& target, base::Instant now, const Reply& reply);
   void readyz(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void page(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void overview(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void events(const RequestTarget& target, base::Instant now, const Reply& reply);
   void status(const RequestTarget& target, base::Instant now, const Reply& reply);
   void sessions(const RequestTarget& target, base::Instant now, const Reply& reply);
   void explain_route(const RequestTarget& target, base::Instant now, const Reply& reply);

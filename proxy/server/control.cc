@@ -26,6 +26,11 @@ base::Instant now_instant() {
   return base::from_hrtime(uv_hrtime());
 }
 
+std::int64_t unix_ms() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+}
+
 std::uint64_t milliseconds(base::Duration duration) {
   return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
 }
@@ -38,6 +43,8 @@ void print_errors(const std::vector<routing::ConfigError>& errors) {
 
 Control::Control(std::string config_file)
     : config_file_(std::move(config_file)),
+      started_unix_ms_(unix_ms()),
+      events_(unix_ms),
       watch_(this, [](void* self) { (void)static_cast<Control*>(self)->reload(); }) {}
 
 Control::~Control() = default;
@@ -54,13 +61,13 @@ int Control::run() {
 
   sql_ = std::make_unique<SqlContext>(loop_);
   sql_->tls = tls_->clients;
-  monitor_ = std::make_unique<Monitor>(*sql_, *this, worker_count_, config_->listeners.size(), state_.get());
-  switches_ = std::make_unique<PlannedSwitches>(*sql_, *monitor_, state_.get());
+  monitor_ = std::make_unique<Monitor>(*sql_, *this, events_, worker_count_, config_->listeners.size(), state_.get());
+  switches_ = std::make_unique<PlannedSwitches>(*sql_, *monitor_, events_, state_.get());
   if (state_ != nullptr) {
     for (const auto& complaint : state_->complaints())
       log_record(LogLevel::kWarning, "state_dir", {{"error", complaint, 1024}});
   }
-  verifiers_ = std::make_unique<VerifierService>(*sql_, *monitor_, *this);
+  verifiers_ = std::make_unique<VerifierService>(*sql_, *monitor_, *this, events_);
   directory_ = std::make_shared<const routing::Directory>(config_);
   const auto views = monitor_->configure(directory_);
   for (std::uint32_t i = 0; i < worker_count_; ++i) {
@@ -106,6 +113,7 @@ void Control::announce() {
               {"branches", std::to_string(config_->branches.size())},
               {"max_connections", std::to_string(max_connections_)},
               {"config", config_->file}});
+  events_.keep(LogLevel::kInfo, EventKind::kRouter, "", "started, version " + std::string(version()));
 }
 
 bool Control::read_first_config() {
@@ -307,6 +315,8 @@ ReloadResult Control::reload() {
   const auto failed = [this, &result, print_before](const std::string& why) {
     ++reload_stats_.failed;
     log_record(LogLevel::kError, "reload failed, everything goes on as it was", {{"error", why, 1024}});
+    events_.keep(LogLevel::kError, EventKind::kReload, "",
+                 "reload failed, everything goes on as it was: " + routing::escape_for_log(why, 512));
     watched_print_ = print_before;
     watch_.watch(watched_paths_, watched_print_);
     return result;
@@ -331,7 +341,16 @@ ReloadResult Control::reload() {
   log_record(LogLevel::kInfo, "configuration reloaded",
              {{"branches", std::to_string(config_->branches.size())},
               {"rejected", std::to_string(loaded.rejected_branches.size())}});
+  tell_reload(loaded.rejected_branches);
   return result;
+}
+
+void Control::tell_reload(const std::vector<std::string>& rejected) {
+  const bool whole = rejected.empty();
+  std::string text = "configuration reloaded, " + std::to_string(config_->branches.size()) + " branches";
+  if (!whole) text += "; " + std::to_string(rejected.size()) + " rejected: " + routing::escape_for_log(rejected.front(), 64);
+  if (rejected.size() > 1) text += " and others";
+  events_.keep(whole ? LogLevel::kInfo : LogLevel::kError, EventKind::kReload, "", text);
 }
 
 void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls) {
@@ -407,6 +426,8 @@ void Control::on_signal(int signal) {
   log_record(LogLevel::kInfo, "draining",
              {{"shutdown_delay_ms", std::to_string(milliseconds(config_->shutdown_delay))},
               {"drain_timeout_ms", std::to_string(milliseconds(config_->drain_timeout))}});
+  events_.keep(LogLevel::kWarning, EventKind::kRouter, "",
+               "draining, sessions have " + routing::format_duration(config_->drain_timeout));
   switches_->drain();
   uv_timer_start(
       &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
