@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "metrics/blocks.h"
+#include "proxy/admin/decision_history.h"
 #include "proxy/discovery/status.h"
 #include "proxy/monitor/event_log.h"
 #include "proxy/monitor/switch_answer.h"
@@ -77,6 +78,7 @@ class ControlView {
   /// Tells one process's life from the next.
   virtual std::int64_t started_unix_ms() const = 0;
   virtual const EventRing& events() const = 0;
+  virtual const DecisionHistory& history() const = 0;
 
   /// Asks every worker for its sessions; `done` is called on the control thread, once, within a second (with what
   /// arrived by then).

@@ -85,20 +85,21 @@ Json branch_json(const BranchView& view, const std::optional<DiscoveryStatus>& d
   return json;
 }
 
-/// {"primary": 12, "held": 1}: the reasons that ever occurred. Counters lie at [row * reasons + reason].
-Json counts_json(const BranchView& view, std::vector<metrics::Counter> metrics::BranchSlot::*counters) {
+/// {"primary": 12, "held": 1}: the reasons from `first` up to `end` that ever occurred.
+Json counts_json(const DecisionHistory::Counts& counts, std::size_t first, std::size_t end) {
   Json json = Json::object();
-  if (view.block == nullptr) return json;
-  const metrics::Dimensions& size = view.block->dimensions();
-  for (std::size_t reason = 0; reason < std::min(size.reasons, routing::kReasonCount); ++reason) {
-    std::uint64_t sum = 0;
-    for (std::size_t worker = 0; worker < size.workers; ++worker) {
-      const auto& of_worker = view.block->slot(worker).*counters;
-      for (std::size_t i = reason; i < of_worker.size(); i += size.reasons) sum += of_worker[i].value();
-    }
-    if (sum != 0) json[std::string(to_word(static_cast<routing::Reason>(reason)))] = sum;
+  for (std::size_t i = first; i < end; ++i) {
+    if (counts[i] != 0) json[std::string(to_word(static_cast<routing::Reason>(i)))] = counts[i];
   }
   return json;
+}
+
+Json history_json(const DecisionHistory& history, const std::string& branch) {
+  Json reasons = Json::object();
+  for (const auto& [reason, bins] : history.bins_of(branch)) reasons[std::string(to_word(reason))] = bins;
+  return {{"bin_seconds", base::to_seconds(DecisionHistory::kBin)},
+          {"bins", DecisionHistory::kBins},
+          {"reasons", std::move(reasons)}};
 }
 
 /// What only who asks for one branch is told: too much for 10,000 of them.
@@ -116,8 +117,10 @@ void add_detail(Json& json, const ControlView& control, const BranchView& view,
   json["hold_timeout_seconds"] = base::to_seconds(branch.failover.hold_timeout);
   json["failovers"] = view.failovers;
   json["system_identifier"] = view.system_identifier.empty() ? Json() : Json(view.system_identifier);
-  json["decisions"] = counts_json(view, &metrics::BranchSlot::decisions);
-  json["refusals"] = counts_json(view, &metrics::BranchSlot::refusals);
+  const auto counts = counts_of(view);
+  json["decisions"] = counts_json(counts, 0, routing::kFirstRefusal);
+  json["refusals"] = counts_json(counts, routing::kFirstRefusal, routing::kReasonCount);
+  json["history"] = history_json(control.history(), branch.name);
   for (std::size_t i = 0; i < view.members.size(); ++i) {
     const MemberView known = view.active ? view.members[i] : MemberView{};
     Json& member = json["members"][i];

@@ -20,6 +20,10 @@ namespace pointsman::proxy {
 namespace {
 
 constexpr std::uint64_t kTickMs = 100;
+/// The branches take turns: each has one in DecisionHistory::kBin.
+constexpr std::size_t kHistoryTurns = 10;
+constexpr std::uint64_t kHistoryMs =
+    std::chrono::duration_cast<std::chrono::milliseconds>(DecisionHistory::kBin).count() / kHistoryTurns;
 constexpr base::Duration kCollectTimeout = std::chrono::seconds(1);
 
 base::Instant now_instant() {
@@ -113,6 +117,9 @@ void Control::announce() {
               {"branches", std::to_string(config_->branches.size())},
               {"max_connections", std::to_string(max_connections_)},
               {"config", config_->file}});
+  uv_timer_start(
+      &history_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->write_history(); }, kHistoryMs,
+      kHistoryMs);
   events_.keep(LogLevel::kInfo, EventKind::kRouter, "", "started, version " + std::string(version()));
 }
 
@@ -225,7 +232,8 @@ void Control::open_handles() {
   }
   POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &tick_) == 0);
   POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &drain_timer_) == 0);
-  tick_.data = drain_timer_.data = this;
+  POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &history_timer_) == 0);
+  tick_.data = drain_timer_.data = history_timer_.data = this;
   watch_.open(loop_.uv());
 }
 
@@ -362,6 +370,7 @@ void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_p
   const auto views = monitor_->configure(directory_);
   for (auto& worker : workers_) worker->post(NewDirectory{directory_, views, tls_});
   verifiers_->on_config_changed();
+  history_.retain(*directory_);
   switches_->on_config_changed();
   watch_.watch(watched_paths_, watched_print_);
 }
@@ -408,6 +417,23 @@ void Control::on_tick() {
   std::erase_if(pending_routes_,
                 [this, now](const PendingRoute& route) { return try_explain(route, route.deadline <= now); });
   if (collections_.empty() && pending_routes_.empty()) uv_timer_stop(&tick_);
+}
+
+/// One share of the branches: 10,000 at once would be felt.
+void Control::write_history() {
+  const auto views = monitor_->views();
+  for (std::size_t i = history_turn_; i < views.size(); i += kHistoryTurns) {
+    const std::string& branch = views[i]->config->name;
+    if (views[i]->block == nullptr) {
+      history_.forget(branch);
+    } else if (const auto turn = history_.add(branch, counts_of(*views[i]))) {
+      events_.tell(turn->rising ? LogLevel::kWarning : LogLevel::kInfo, EventKind::kRefusals, branch,
+                   turn->rising ? "refusals rise: " + std::to_string(turn->count) + " in 10 s, most of them " +
+                                      std::string(to_word(turn->reason))
+                                : "refusals are over");
+    }
+  }
+  history_turn_ = (history_turn_ + 1) % kHistoryTurns;
 }
 
 // ---- the end --------------------------------------------------------------------------------------------------------
@@ -470,6 +496,7 @@ void Control::shut_down() {
   for (auto& signal : signals_) uv_close(reinterpret_cast<uv_handle_t*>(&signal), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&tick_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&drain_timer_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&history_timer_), nullptr);
   mailbox_.close();
   log_record(LogLevel::kInfo, "stopped", {});
 }

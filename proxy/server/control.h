@@ -57,6 +57,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   std::uint64_t log_lines_dropped() const override;
   std::int64_t started_unix_ms() const override { return started_unix_ms_; }
   const EventRing& events() const override { return events_.ring(); }
+  const DecisionHistory& history() const override { return history_; }
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override;
   ReloadResult reload() override;
   void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) override;
@@ -95,6 +96,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   void on_signal(int signal);
   void on_tick();
   void begin_drain();
+  void write_history();
   void stop_workers();
   void shut_down();
   void adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls);
@@ -111,6 +113,8 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   ReloadStats reload_stats_;
   std::int64_t started_unix_ms_ = 0;
   EventLog events_;  // outlives who tells it
+  DecisionHistory history_;
+  std::size_t history_turn_ = 0;
   std::uint32_t max_connections_ = 0;
   std::uint32_t worker_count_ = 1;
 
@@ -118,6 +122,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   uv_signal_t signals_[3]{};
   uv_timer_t tick_{};
   uv_timer_t drain_timer_{};
+  uv_timer_t history_timer_{};
   Mailbox<ToControl> mailbox_;
   FileWatch watch_;
   std::unique_ptr<SqlContext> sql_;  // outlives its users and the loop's run

@@ -89,6 +89,7 @@ class FakeControl final : public ControlView {
   std::uint64_t log_lines_dropped() const override { return 5; }
   std::int64_t started_unix_ms() const override { return 1'700'000'000'000; }
   const EventRing& events() const override { return ring; }
+  const DecisionHistory& history() const override { return decisions; }
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override {
     waiting_sessions = std::move(done);
   }
@@ -120,6 +121,7 @@ class FakeControl final : public ControlView {
   std::shared_ptr<routing::BranchView> not_in_use;
   std::shared_ptr<metrics::BranchBlock> block;
   EventRing ring;
+  DecisionHistory decisions;
   metrics::WorkerBlock worker{2, routing::kReasonCount};
   VerifierStats verifiers;
   std::optional<DiscoveryStatus> discovery_status;
