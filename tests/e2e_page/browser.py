@@ -79,9 +79,15 @@ class Browser:
         elif method == "Audits.issueAdded" and what["issue"]["code"] == "ContentSecurityPolicyIssue":
             self.violations.append(what["issue"])
 
+    def forget(self):
+        """What was seen so far."""
+        self.console.clear(), self.requests.clear(), self.violations.clear(), self.responses.clear()
+
     # --- the page ---
 
     def open(self, url):
+        self.send("Page.navigate", url="about:blank")  # a new document, even where only the part behind # differs
+        self.forget()
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'", "the page to be loaded")
 
@@ -92,8 +98,8 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression, what, deadline=DEADLINE):
-        """Until the expression gives something true, which is returned."""
-        return wait_until(lambda: self.value(expression), what, deadline)
+        """Until the expression gives something true."""
+        wait_until(lambda: self.value(f"Boolean({expression})"), what, deadline)
 
     def text(self, selector):
         return self.value(f"document.querySelector({json.dumps(selector)})?.innerText ?? null")

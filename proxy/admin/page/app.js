@@ -80,7 +80,7 @@ function found() {
 function lost(error) {
   failures += 1;
   console.info("the router does not answer:", error.message);
-  if (failures < 2) return; // one answer that is late is no news
+  if (failures < 2 && error.name !== "AbortError") return; // one connection that breaks is no news, silence is
   lostSince = lostSince || Date.now();
   setClass(document.body, "lost", true);
   setText(byId("pulse-text"), "no answer");
@@ -96,8 +96,7 @@ function paintFigures(overview) {
     ["in use", number(branches.active), ""],
     ["errors", number(branches.error), branches.error > 0 ? "error" : ""],
     ["warnings", number(branches.warning), branches.warning > 0 ? "warning" : ""],
-    ["sessions", number(overview.sessions), ""],
-    ["of at most", number(overview.max_connections), overview.sessions > 0.9 * overview.max_connections ? "warning" : ""],
+    ["sessions", `${number(overview.sessions)} of ${number(overview.max_connections)}`, overview.sessions > 0.9 * overview.max_connections ? "warning" : ""],
     ["held logins", number(overview.holding), overview.holding > 0 ? "warning" : ""],
     ["version", overview.version, ""],
     ["up", span((Date.now() - overview.started_unix_ms) / 1000), ""],

@@ -47,8 +47,7 @@ export class Branch {
   take(name, status, overview, events) {
     setText(this.name, name);
     if (status === null) return this.nothing("No branch of this name is configured any more.");
-    setText(this.state, status.active ? (status.health === "ok" ? "in use" : status.health) : "not in use");
-    setAttribute(this.state, "class", `state ${status.health}`);
+    setText(this.state, status.active ? "in use" : "not in use");
     reconcile(this.labels, Object.entries(status.labels), {
       key: ([key]) => key,
       create: () => h("li"),
@@ -111,7 +110,8 @@ export class Branch {
       update: (element, [name, value]) => {
         setText(element.firstElementChild, name);
         setText(element.lastElementChild, value);
-        setClass(element, "bad", (name === "Primary" && value === "none") || (name === "Held logins" && status.holding > 0));
+        setClass(element, "wide", String(value).length > 14);
+      setClass(element, "bad", (name === "Primary" && value === "none") || (name === "Held logins" && status.holding > 0));
       },
     });
   }
@@ -138,7 +138,7 @@ function newReason() {
     area: svg("path", { class: "area" }),
     line: svg("path", { class: "line" }),
   };
-  const spark = svg("svg", { class: "spark", viewBox: "0 0 108 22", preserveAspectRatio: "none", "aria-hidden": "true" }, parts.area, parts.line);
+  const spark = svg("svg", { class: "spark", viewBox: "0 0 108 22", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("path", { class: "base", d: "M0 21.5H108" }), parts.area, parts.line);
   const element = h("li", {}, parts.reason, spark, parts.rate, parts.total);
   element.parts = parts;
   return element;

@@ -66,7 +66,7 @@ export class Events {
     const element = h("li", { class: `event ${event.level}` },
       h("time", { datetime: new Date(event.time_unix_ms).toISOString() }),
       h("span", { class: `sign ${event.level === "info" ? "note" : event.level}`, "aria-hidden": "true" }),
-      h("span", { class: `kind ${event.kind}` }, event.kind),
+      h("span", { class: `kind of-${event.kind}` }, event.kind),
       h("span", { class: "of" }, where),
       h("span", { class: "what" }, event.text));
     setAttribute(element, "data-fresh", event.id > this.fresh);

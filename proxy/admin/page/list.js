@@ -161,7 +161,7 @@ export class FleetList {
 function textOf(row) {
   if (row.problem) return row.problems > 1 ? `${row.problem}, +${row.problems - 1}` : row.problem;
   if (row.health === "idle") return "not in use";
-  return row.primary ?? "looking around";
+  return row.primary ? `primary ${row.primary}` : "looking around";
 }
 
 function newRow() {

@@ -1,6 +1,6 @@
 // What the page asks of the router: three small questions a second while somebody looks, none while nobody does.
 
-const PATIENCE_MS = 4000;
+const PATIENCE_MS = 3000;
 
 export class Gone extends Error {}
 

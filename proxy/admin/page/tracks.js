@@ -48,7 +48,7 @@ export class Tracks {
 
   /// From what the browser has laid out.
   draw() {
-    const frame = this.root.getBoundingClientRect();
+    const frame = this.rails.getBoundingClientRect();
     if (frame.width === 0) return;
     const from = this.router.getBoundingClientRect();
     const clients = this.clients.getBoundingClientRect();
@@ -62,7 +62,7 @@ export class Tracks {
     }
     setAttribute(this.rails, "viewBox", `0 0 ${frame.width} ${frame.height}`);
     // What matters lies on top.
-    const order = ["lost", "unknown", "pool", "replica", "in", "primary"];
+    const order = ["lost", "unknown", "pool", "lagging", "replica", "in", "primary"];
     items.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
     reconcile(this.lines, items, { key: (item) => item.key, create: () => svg("g"), update: (group, item) => paintRail(group, item, this.stopped) });
   }
@@ -117,6 +117,7 @@ function destinations(status) {
 function kindOf(status, member) {
   if (member.state === "down") return "lost";
   if (status.primary === member.name) return "primary";
+  if (member.state === "lagging") return "lagging";
   if (member.role === "replica" && member.state !== "unknown") return "replica";
   return "unknown";
 }
@@ -145,7 +146,8 @@ function newEnd() {
 
 function paintEnd(element, end) {
   const { sign, name, role, sessions, word, where } = element.parts;
-  setAttribute(element, "class", `end ${end.kind}${element.classList.contains("thrown") ? " thrown" : ""}`);
+  const plain = !(end.member && end.active && end.member.role === "replica");
+  setAttribute(element, "class", `end ${end.kind}${plain ? " plain" : ""}${element.classList.contains("thrown") ? " thrown" : ""}`);
   setText(name, end.name);
   setText(sessions, number(end.sessions));
   setText(word, end.sessions === 1 ? "session" : "sessions");
@@ -153,14 +155,12 @@ function paintEnd(element, end) {
     setText(role, roleText(end));
     setAttribute(sign, "class", `sign ${signOf(end)}`);
     setText(where, whereText(end.member));
-    paintLag(element.parts, end);
+    if (!plain) paintLag(element.parts, end);
     noteRole(element, end);
   } else {
     setText(role, `pool, ${end.pool.target}`);
     setAttribute(sign, "class", `sign ${end.endpoint.state === "ok" ? "ok" : end.endpoint.state === "down" ? "error" : "idle"}`);
-    setText(where, end.endpoint.address);
-    element.parts.bar.hidden = true;
-    setText(element.parts.lag, end.endpoint.state === "unknown" ? "no session yet" : "");
+    setText(where, end.endpoint.address + (end.endpoint.state === "unknown" ? " · no session yet proves it" : ""));
   }
 }
 
@@ -199,14 +199,8 @@ function whereText(member) {
   return parts.join(" · ");
 }
 
-function paintLag({ bar, fill, tick, lag }, { kind, member, limit, active }) {
+function paintLag({ bar, fill, tick, lag }, { member, limit }) {
   const measured = member.lag_seconds ?? member.lag_at_least_seconds ?? null;
-  const shown = active && member.role === "replica";
-  bar.hidden = !shown;
-  if (!shown) {
-    setText(lag, kind === "primary" ? "takes writes" : "");
-    return;
-  }
   const scale = Math.max(limit, 0.001) * OVER;
   fill.style.transform = `scaleX(${measured === null ? 0 : Math.min(1, measured / scale)})`;
   tick.style.left = `${100 / OVER}%`;
@@ -217,6 +211,6 @@ function paintLag({ bar, fill, tick, lag }, { kind, member, limit, active }) {
   if (measured === null) {
     setText(lag, `lag unknown, limit ${seconds(limit)}${old}`);
   } else {
-    setText(lag, `${member.lag_seconds === null ? "more than " : ""}${seconds(measured)} behind of ${seconds(limit)}${behind}${old}`);
+    setText(lag, `${member.lag_seconds === null ? "more than " : ""}${seconds(measured)} behind, limit ${seconds(limit)}${behind}${old}`);
   }
 }

@@ -13,7 +13,7 @@ export function plural(value, one, many = one + "s") {
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value < 1) return `${Math.round(value * 1000)} ms`;
-  if (value < 10) return `${value.toFixed(1)} s`;
+  if (value < 10) return `${Number(value.toFixed(1))} s`;
   if (value < 120) return `${Math.round(value)} s`;
   return span(value);
 }
