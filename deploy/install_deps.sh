@@ -23,6 +23,7 @@ packages_test=(
     python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
     dnsmasq-base patroni etcd-server iproute2
+    chromium python3-websocket
 )
 packages_fuzz=(clang)
 packages_lint=(clang clang-format clang-tidy shellcheck)

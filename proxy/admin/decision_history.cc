@@ -15,20 +15,16 @@ bool is_refusal(std::size_t reason) {
 }  // namespace
 
 DecisionHistory::Series& DecisionHistory::series_of(Branch& branch, routing::Reason reason) {
-  const auto place = std::lower_bound(branch.series.begin(), branch.series.end(), reason,
-                                      [](const Series& series, routing::Reason wanted) { return series.reason < wanted; });
+  const auto place =
+      std::lower_bound(branch.series.begin(), branch.series.end(), reason,
+                       [](const Series& series, routing::Reason wanted) { return series.reason < wanted; });
   if (place != branch.series.end() && place->reason == reason) return *place;
   return *branch.series.insert(place, Series{.reason = reason, .bins = {}});
 }
 
 std::optional<DecisionHistory::Turn> DecisionHistory::add(std::string_view name, const Counts& counts) {
   auto found = branches_.find(name);
-  if (found == branches_.end()) {
-    // What was before is not of this bin.
-    found = branches_.emplace(std::string(name), Branch{}).first;
-    found->second.last = counts;
-    return std::nullopt;
-  }
+  if (found == branches_.end()) found = branches_.emplace(std::string(name), Branch{}).first;
   Branch& branch = found->second;
   Counts added{};
   for (std::size_t i = 0; i < counts.size(); ++i)

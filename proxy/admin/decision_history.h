@@ -36,12 +36,13 @@ class DecisionHistory {
   };
   /// What is new about a branch's refusals.
   struct Turn {
-    bool rising = false;  ///< false: over
-    std::uint64_t count = 0;  ///< in the last bin
+    bool rising = false;       ///< false: over
+    std::uint64_t count = 0;   ///< in the last bin
     routing::Reason reason{};  ///< the most frequent one
   };
 
-  /// Closes a bin of the branch with the counts so far. Call once in kBin; counts that went back began anew.
+  /// Closes a bin of the branch with the counts so far, 0 before the first. Call once in kBin; counts that went back
+  /// began anew.
   std::optional<Turn> add(std::string_view branch, const Counts& counts);
   /// A branch that is not in use any more.
   void forget(std::string_view branch);

@@ -1,6 +1,6 @@
 #pragma once
-// The status page's JSON: /api/overview, a page of one small row per branch, and /api/events. Made to be asked for every
-// second with 10,000 branches: what is not on the page asked for is looked at and not printed. Control thread.
+// The status page's JSON: /api/overview, a page of one small row per branch, and /api/events. Made to be asked for
+// every second with 10,000 branches: what is not on the page asked for is looked at and not printed. Control thread.
 
 #include <cstddef>
 #include <cstdint>

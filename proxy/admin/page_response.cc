@@ -19,7 +19,9 @@ HttpResponse page_response(std::string_view path) {
   if (file == files.end()) return json_error(404, "no such path");
   HttpResponse response{
       .status = 200, .content_type = std::string(file->content_type), .body = std::string(file->body), .headers = {}};
-  const auto header = [&](std::string_view name, std::string_view value) { response.headers.emplace_back(name, value); };
+  const auto header = [&](std::string_view name, std::string_view value) {
+    response.headers.emplace_back(name, value);
+  };
   header("Content-Security-Policy", kContentSecurityPolicy);
   header("Referrer-Policy", "no-referrer");
   header("Cross-Origin-Opener-Policy", "same-origin");

@@ -98,8 +98,7 @@ DiscoveryStatus BranchDiscovery::status(base::Instant now) const {
 void BranchDiscovery::on_discovered(const routing::Discovered& found) {
   answered_at_ = loop_clock();
   fresh_ = true;
-  if (!std::exchange(failure_, {}).empty())
-    tell(LogLevel::kInfo, " answers again");
+  if (!std::exchange(failure_, {}).empty()) tell(LogLevel::kInfo, " answers again");
   report_problems(found);
   const bool others = !found_ || found_->members != found.members;
   found_ = found;
@@ -133,7 +132,8 @@ void BranchDiscovery::report_problems(const routing::Discovered& found) {
 }
 
 void BranchDiscovery::tell(LogLevel level, const std::string& what) {
-  context_.events->tell(level, EventKind::kDiscovery, branch_, "discovery (" + std::string(name_of(config_)) + ")" + what);
+  context_.events->tell(level, EventKind::kDiscovery, branch_,
+                        "discovery (" + std::string(name_of(config_)) + ")" + what);
 }
 
 void BranchDiscovery::note_leader() {

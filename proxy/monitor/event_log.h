@@ -36,8 +36,8 @@ class EventSink {
 };
 
 struct Event {
-  std::uint64_t id = 0;           ///< 1, 2, 3 …, in a process's life
-  std::int64_t unix_ms = 0;       ///< when
+  std::uint64_t id = 0;      ///< 1, 2, 3 …, in a process's life
+  std::int64_t unix_ms = 0;  ///< when
   LogLevel level = LogLevel::kInfo;
   EventKind kind = EventKind::kRouter;
   std::string branch;  ///< empty: of the whole router

@@ -33,8 +33,8 @@ class VerifierLookup final : private PgConnection::Owner {
     virtual void on_lookup_idle(const std::string& branch) = 0;
   };
 
-  VerifierLookup(SqlContext& sql, const HandleCount& count, MonitorAccess& monitor, Owner& owner,
-                 EventSink& events, std::string branch);
+  VerifierLookup(SqlContext& sql, const HandleCount& count, MonitorAccess& monitor, Owner& owner, EventSink& events,
+                 std::string branch);
 
   /// Ends in on_lookup_answer, perhaps before this returns. Requires: the role is not being asked for already.
   void ask(std::string role);

@@ -356,7 +356,8 @@ ReloadResult Control::reload() {
 void Control::tell_reload(const std::vector<std::string>& rejected) {
   const bool whole = rejected.empty();
   std::string text = "configuration reloaded, " + std::to_string(config_->branches.size()) + " branches";
-  if (!whole) text += "; " + std::to_string(rejected.size()) + " rejected: " + routing::escape_for_log(rejected.front(), 64);
+  if (!whole)
+    text += "; " + std::to_string(rejected.size()) + " rejected: " + routing::escape_for_log(rejected.front(), 64);
   if (rejected.size() > 1) text += " and others";
   events_.keep(whole ? LogLevel::kInfo : LogLevel::kError, EventKind::kReload, "", text);
 }

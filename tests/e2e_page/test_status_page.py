@@ -89,7 +89,7 @@ def test_the_overview_is_searched_by_name_label_and_host(stage, query, count):
 def test_ten_thousand_branches_are_some_rows_in_the_document(page):
     assert page.value(ROWS) < 60
     assert page.value("document.querySelectorAll('*').length") < 1200
-    assert page.value("document.getElementById('figures').innerText").startswith(f"{MANY + 1:,}")
+    assert f"{MANY + 1:,}" in page.text("#figures")
     page.value("document.getElementById('list').scrollTop = 1e9")
     page.wait(f"({NAMES}).includes('{filler(MANY - 1)}')", "the last branch to come into sight")
     assert page.value(ROWS) < 60
@@ -131,7 +131,7 @@ def test_everything_is_reached_by_the_keyboard(page):
     page.press("Escape")
     assert page.value(FOCUS) == "list"
     page.press("Escape")
-    page.wait("document.getElementById('search').value === ''", "the search to be cleared")
+    page.wait(f"document.getElementById('search').value === '' && {ROWS} > 10", "the search to be cleared")
     page.press("End")
     page.wait(f"{SELECTED} === '{filler(MANY - 1)}'", "the last of all to be selected")
     page.press("?")
