@@ -89,7 +89,7 @@ class Browser:
         self.send("Page.navigate", url="about:blank")  # a new document, even where only the part behind # differs
         self.forget()
         self.send("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'", "the page to be loaded")
+        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url.split('#')[0])})", "the page to be loaded")
 
     def value(self, expression):
         """What a JavaScript expression gives, by value."""

@@ -68,6 +68,7 @@ class Stage:
             "tls": {"certificate": certificate, "key": key},
             "admin": {"address": "127.0.0.1", "port": free_port()},
             "workers": 2,
+            "drain_timeout": "5s",
             "defaults": {
                 "probe": {"user": "pointsman", "password_file": self.secrets.password("pointsman"), "interval": "200ms", "timeout": "1s"},
                 "backend_tls": {"mode": "verify-full", "ca": self.authority.certificate},

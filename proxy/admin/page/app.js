@@ -20,7 +20,8 @@ const branch = new Branch(byId("branch"));
 const events = new Events(byId("events"), { select: (name) => list.select(name) });
 
 const known = { overview: null, status: null, of: "" }; // the last answers
-let lostSince = 0; // when the router stopped answering
+let answeredAt = 0; // when the router last answered
+let lostSince = 0; // that, once it does not any more
 let failures = 0;
 let timer = 0;
 let asking = false;
@@ -72,6 +73,7 @@ function take(overview, wanted, status, news) {
 
 function found() {
   failures = 0;
+  answeredAt = Date.now();
   lostSince = 0;
   setClass(document.body, "lost", false);
   setText(byId("pulse-text"), "live");
@@ -81,7 +83,7 @@ function lost(error) {
   failures += 1;
   console.info("the router does not answer:", error.message);
   if (failures < 2 && error.name !== "AbortError") return; // one connection that breaks is no news, silence is
-  lostSince = lostSince || Date.now();
+  lostSince = lostSince || answeredAt || Date.now();
   setClass(document.body, "lost", true);
   setText(byId("pulse-text"), "no answer");
   paintNotices();

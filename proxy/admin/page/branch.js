@@ -41,7 +41,7 @@ export class Branch {
   /// Another branch has been chosen, and nothing is known of it yet.
   begin(name) {
     setText(this.name, name);
-    this.nothing(name ? "" : "Choose a branch on the left.");
+    this.nothing(name ? "Asking …" : "Choose a branch on the left.");
   }
 
   take(name, status, overview, events) {
