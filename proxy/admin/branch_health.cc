@@ -43,7 +43,8 @@ std::optional<Kind> trouble_of(const MemberView& member) {
 
 /// Calls found(health, kind, member): the one list of what is wrong, errors first. Allocates nothing.
 template <typename Found>
-void each_problem(const BranchView& view, const std::optional<DiscoveryStatus>& discovery, Found found) {
+void each_problem(const BranchView& view, const std::optional<DiscoveryStatus>& discovery, std::uint64_t holding,
+                  Found found) {
   if (!view.active) return;
   const bool stale = discovery && discovery->up == false;
   if (stale && view.members.empty()) found(Health::kError, Kind::kNoMembers, 0);
@@ -52,7 +53,7 @@ void each_problem(const BranchView& view, const std::optional<DiscoveryStatus>& 
     if (view.members[i].probe_refused) found(Health::kError, Kind::kProbeRefused, i);
   }
   if (view.on_hold) found(Health::kWarning, Kind::kOnHold, 0);
-  if (holding_of(view) > 0) found(Health::kWarning, Kind::kHolding, 0);
+  if (holding > 0) found(Health::kWarning, Kind::kHolding, 0);
   for (std::size_t i = 0; i < view.members.size() && view.settled; ++i) {
     const auto trouble = trouble_of(view.members[i]);
     if (trouble && *trouble != Kind::kProbeRefused) found(Health::kWarning, *trouble, i);
@@ -113,16 +114,16 @@ std::string_view to_text(Health health) {
   return "?";
 }
 
-Health health_of(const BranchView& view, const std::optional<DiscoveryStatus>& discovery) {
+Health health_of(const BranchView& view, const std::optional<DiscoveryStatus>& discovery, std::uint64_t holding) {
   if (!view.active) return Health::kIdle;
   Health worst = Health::kOk;
-  each_problem(view, discovery, [&](Health health, Kind, std::size_t) { worst = std::min(worst, health); });
+  each_problem(view, discovery, holding, [&](Health health, Kind, std::size_t) { worst = std::min(worst, health); });
   return worst;
 }
 
 std::vector<Problem> problems_of(const BranchView& view, const std::optional<DiscoveryStatus>& discovery) {
   std::vector<Problem> problems;
-  each_problem(view, discovery, [&](Health health, Kind kind, std::size_t index) {
+  each_problem(view, discovery, holding_of(view), [&](Health health, Kind kind, std::size_t index) {
     problems.push_back({health, words_for(view, kind, index)});
   });
   return problems;

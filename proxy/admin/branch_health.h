@@ -29,8 +29,10 @@ struct Problem {
   std::string text;  ///< "no primary", "pg-1 is 42.0 s behind"
 };
 
-/// `discovery`: how the members are found; nothing where they are listed.
-Health health_of(const routing::BranchView& view, const std::optional<DiscoveryStatus>& discovery);
+/// `discovery`: how the members are found; nothing where they are listed. `holding`: holding_of(view), which whoever
+/// looks at 10,000 branches wants to ask for once.
+Health health_of(const routing::BranchView& view, const std::optional<DiscoveryStatus>& discovery,
+                 std::uint64_t holding);
 /// Worst first; empty for kOk and kIdle.
 std::vector<Problem> problems_of(const routing::BranchView& view, const std::optional<DiscoveryStatus>& discovery);
 

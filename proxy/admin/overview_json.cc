@@ -23,26 +23,20 @@ char lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 
-/// `needle` is in lower case.
-bool contains(std::string_view text, std::string_view needle) {
-  return std::search(text.begin(), text.end(), needle.begin(), needle.end(),
-                     [](char c, char wanted) { return lower(c) == wanted; }) != text.end();
+std::string lowered(std::string_view text) {
+  std::string out(text);
+  std::transform(out.begin(), out.end(), out.begin(), lower);
+  return out;
 }
 
-bool matches(const routing::BranchConfig& branch, std::string_view term) {
-  if (contains(branch.name, term)) return true;
-  for (const auto& [key, value] : branch.labels) {
-    if (contains(value, term) || contains(key + "=" + value, term)) return true;
-  }
-  return std::any_of(branch.members.begin(), branch.members.end(),
-                     [&](const auto& member) { return contains(member.host, term); });
-}
-
-bool matches(const BranchView& view, Health health, const OverviewQuery& query) {
+bool may_match(Health health, const OverviewQuery& query) {
   if (query.only_active && health == Health::kIdle) return false;
-  if (query.only_problems && health > Health::kWarning) return false;
+  return !query.only_problems || health <= Health::kWarning;
+}
+
+bool matches(std::string_view text, const OverviewQuery& query) {
   return std::all_of(query.terms.begin(), query.terms.end(),
-                     [&](const std::string& term) { return matches(*view.config, term); });
+                     [&](const std::string& term) { return text.find(term) != std::string_view::npos; });
 }
 
 /// All branches, looked at once: counts, and who matches by health.
@@ -59,16 +53,19 @@ std::optional<DiscoveryStatus> discovery_of(const ControlView& control, const Br
 }
 
 Scan look_at(const std::vector<std::shared_ptr<const BranchView>>& views, const ControlView& control,
-             const OverviewQuery& query) {
+             const OverviewQuery& query, SearchIndex& index) {
   Scan scan;
-  for (const auto& view : views) {
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    const auto& view = views[i];
     if (view == nullptr) continue;
-    const Health health = health_of(*view, discovery_of(control, *view));
+    const std::uint64_t holding = holding_of(*view);
+    const Health health = health_of(*view, discovery_of(control, *view), holding);
     const auto place = static_cast<std::size_t>(health);
     ++scan.counts[place];
     if (view->on_hold) ++scan.on_hold;
-    if (view->block != nullptr) scan.holding += holding_of(*view);
-    if (matches(*view, health, query)) scan.matching[place].push_back(view.get());
+    scan.holding += holding;
+    if (!may_match(health, query)) continue;
+    if (query.terms.empty() || matches(index.text_of(i, *view), query)) scan.matching[place].push_back(view.get());
   }
   return scan;
 }
@@ -147,9 +144,8 @@ base::Result<OverviewQuery> OverviewQuery::parse(std::string_view search) {
   query.search = std::string(search);
   while (!search.empty()) {
     const std::size_t end = std::min(search.find(' '), search.size());
-    std::string term(search.substr(0, end));
+    std::string term = lowered(search.substr(0, end));
     search.remove_prefix(std::min(end + 1, search.size()));
-    std::transform(term.begin(), term.end(), term.begin(), lower);
     if (term.empty()) continue;
     if (term == "is:problem") {
       query.only_problems = true;
@@ -164,10 +160,23 @@ base::Result<OverviewQuery> OverviewQuery::parse(std::string_view search) {
   return query;
 }
 
-std::string overview_json(const ControlView& control, const OverviewQuery& query) {
+std::string_view SearchIndex::text_of(std::size_t index, const routing::BranchView& view) {
+  Entry& entry = entries_[index];
+  if (entry.config == view.config) return entry.text;
+  entry.config = view.config;
+  entry.text = lowered(view.config->name);
+  // A line each: no word matches across two of them.
+  for (const auto& [key, value] : view.config->labels) entry.text += '\n' + lowered(key) + '=' + lowered(value);
+  for (const auto& member : view.config->members) entry.text += '\n' + lowered(member.host);
+  entry.text.shrink_to_fit();
+  return entry.text;
+}
+
+std::string overview_json(const ControlView& control, const OverviewQuery& query, SearchIndex& index) {
   const auto directory = control.directory();
   const auto views = control.views();
-  const Scan scan = look_at(views, control, query);
+  index.resize(views.size());
+  const Scan scan = look_at(views, control, query, index);
   const auto count = [&](Health health) { return scan.counts[static_cast<std::size_t>(health)]; };
   const ReloadStats reloads = control.reload_stats();
   std::size_t matching = 0;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,10 +33,27 @@ struct OverviewQuery {
   static base::Result<OverviewQuery> parse(std::string_view search);
 };
 
+/// What a branch can be found by, in lower case and one piece: looking into 10,000 configurations each time would take
+/// ten times as long. Holds on to a configuration until the branch has another one and is looked at again.
+class SearchIndex {
+ public:
+  /// Of the branch that stands at `index` in the directory.
+  std::string_view text_of(std::size_t index, const routing::BranchView& view);
+  /// The directory has that many branches now.
+  void resize(std::size_t branches) { entries_.resize(branches); }
+
+ private:
+  struct Entry {
+    std::shared_ptr<const routing::BranchConfig> config;
+    std::string text;
+  };
+  std::vector<Entry> entries_;
+};
+
 /// The router in short, counts over all branches, and the rows [offset, offset + limit) of those that match: errors
 /// first, then warnings, then the ones in use, then the others, each by name. Nothing in it changes by itself with
 /// time.
-std::string overview_json(const ControlView& control, const OverviewQuery& query);
+std::string overview_json(const ControlView& control, const OverviewQuery& query, SearchIndex& index);
 
 struct EventsQuery {
   static constexpr std::size_t kDefaultRows = 100;

@@ -174,7 +174,7 @@ void Routes::overview(const RequestTarget& target, base::Instant, const Reply& r
   if (!limit) return reply(not_a_number("limit", OverviewQuery::kRows));
   query.value().offset = *offset;
   query.value().limit = *limit;
-  reply(answer(200, kJson, overview_json(control_, query.value())));
+  reply(answer(200, kJson, overview_json(control_, query.value(), search_index_)));
 }
 
 void Routes::events(const RequestTarget& target, base::Instant, const Reply& reply) {

@@ -9,6 +9,7 @@
 #include "proxy/admin/control_view.h"
 #include "proxy/admin/http_message.h"
 #include "proxy/admin/metrics_page.h"
+#include "proxy/admin/overview_json.h"
 
 namespace pointsman::proxy {
 
@@ -47,6 +48,7 @@ class Routes {
 
   ControlView& control_;
   MetricsPage metrics_;
+  SearchIndex search_index_;
 };
 
 /// May this caller write? nullopt: yes; else the answer that says why not. The token is compared in constant time.

@@ -107,7 +107,7 @@ void add_detail(Json& json, const ControlView& control, const BranchView& view,
                 const std::optional<DiscoveryStatus>& discovery) {
   const routing::BranchConfig& branch = *view.config;
   json["settled"] = view.settled;
-  json["health"] = to_text(health_of(view, discovery));
+  json["health"] = to_text(health_of(view, discovery, holding_of(view)));
   json["problems"] = Json::array();
   for (const Problem& problem : problems_of(view, discovery))
     json["problems"].push_back({{"health", to_text(problem.health)}, {"text", problem.text}});

@@ -25,8 +25,12 @@ OverviewQuery asking(std::string_view search) {
   return query.value();
 }
 
+Json overview(const FakeControl& control, const OverviewQuery& query) {
+  proxy::SearchIndex index;
+  return Json::parse(proxy::overview_json(control, query, index));
+}
 Json overview(const FakeControl& control, std::string_view search = "") {
-  return Json::parse(proxy::overview_json(control, asking(search)));
+  return overview(control, asking(search));
 }
 
 std::vector<std::string> names(const Json& overview) {
@@ -87,21 +91,36 @@ TEST_CASE("a search looks at names, labels and hosts, in any case; its words mus
   CHECK(overview(control, "is:problem")["branches"]["configured"] == 2);
 }
 
+TEST_CASE("a branch with another configuration is found by what it has now") {
+  FakeControl control;
+  proxy::SearchIndex index;
+  const auto matching = [&](std::string_view search) {
+    return Json::parse(proxy::overview_json(control, asking(search), index))["matching"].get<int>();
+  };
+  CHECK(matching("10.0.0.10") == 1);
+  auto moved = std::make_shared<routing::BranchConfig>(*control.in_use->config);
+  moved->members[0].host = "New.Example";
+  control.in_use->config = moved;
+  CHECK(matching("10.0.0.10") == 0);
+  CHECK(matching("new.example") == 1);
+  CHECK(matching("shop\nnew") == 0);
+}
+
 TEST_CASE("only the rows that were asked for are told") {
   FakeControl control;
   OverviewQuery query = asking("");
   query.limit = 1;
-  CHECK(names(Json::parse(proxy::overview_json(control, query))) == Names{"orders"});
+  CHECK(names(overview(control, query)) == Names{"orders"});
   query.offset = 1;
-  const auto second = Json::parse(proxy::overview_json(control, query));
+  const auto second = overview(control, query);
   CHECK(names(second) == Names{"spare"});
   CHECK(second["matching"] == 2);
   CHECK(second["offset"] == 1);
   query.offset = 2;
-  CHECK(Json::parse(proxy::overview_json(control, query))["rows"].empty());
+  CHECK(overview(control, query)["rows"].empty());
   query.offset = 0;
   query.limit = 0;
-  CHECK(Json::parse(proxy::overview_json(control, query))["rows"].empty());
+  CHECK(overview(control, query)["rows"].empty());
 }
 
 TEST_CASE("what is wrong with a branch is told worst first") {
@@ -118,7 +137,7 @@ TEST_CASE("what is wrong with a branch is told worst first") {
   CHECK(all ==
         "error: no primary\nerror: pg-0 refuses the probe login\nwarning: on hold for a planned switch\n"
         "warning: 2 logins wait\nwarning: pg-1 is 42.0 s behind\nwarning: pg-2 is down\n");
-  CHECK(proxy::health_of(*control.in_use, std::nullopt) == proxy::Health::kError);
+  CHECK(proxy::health_of(*control.in_use, std::nullopt, 0) == proxy::Health::kError);
 }
 
 TEST_CASE("a source of members that does not answer is a warning, without members an error") {
@@ -126,21 +145,21 @@ TEST_CASE("a source of members that does not answer is a warning, without member
   control.in_use->members.resize(2);
   const proxy::DiscoveryStatus stale{
       .source = "dns", .up = false, .age_seconds = 60, .error = "no answer", .failures = 5};
-  CHECK(proxy::health_of(*control.in_use, std::nullopt) == proxy::Health::kOk);
-  CHECK(proxy::health_of(*control.in_use, stale) == proxy::Health::kWarning);
+  CHECK(proxy::health_of(*control.in_use, std::nullopt, 0) == proxy::Health::kOk);
+  CHECK(proxy::health_of(*control.in_use, stale, 0) == proxy::Health::kWarning);
   control.in_use->members.clear();
   control.in_use->settled = false;
   control.in_use->primary = -1;
   CHECK(proxy::problems_of(*control.in_use, stale).front().text == "discovery has named no member");
   control.in_use->active = false;
-  CHECK(proxy::health_of(*control.in_use, stale) == proxy::Health::kIdle);
+  CHECK(proxy::health_of(*control.in_use, stale, 0) == proxy::Health::kIdle);
 }
 
 TEST_CASE("a branch that is still looking around is in no trouble yet") {
   FakeControl control;
   control.in_use->settled = false;
   control.in_use->primary = -1;
-  CHECK(proxy::health_of(*control.in_use, std::nullopt) == proxy::Health::kOk);
+  CHECK(proxy::health_of(*control.in_use, std::nullopt, 0) == proxy::Health::kOk);
 }
 
 TEST_CASE("events after an id, of one branch or all, the newest of them") {
