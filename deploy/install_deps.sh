@@ -24,6 +24,7 @@ packages_test=(
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
     dnsmasq-base patroni etcd-server iproute2 prometheus
     dpkg-dev file systemd-container python3-yaml
+    chromium python3-websocket
 )
 packages_fuzz=(clang)
 packages_lint=(clang clang-format clang-tidy shellcheck)

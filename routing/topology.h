@@ -116,6 +116,8 @@ class BranchTopology {
   /// Builds the view as of now, with the next version. The caller adds `block`.
   std::shared_ptr<BranchView> view(base::Instant now);
 
+  /// How often another member became the primary.
+  std::uint64_t failovers() const { return failovers_; }
   /// Words for the log about what the last on_… call changed ("pg-0 is the primary, timeline 2"); empty when nothing.
   const std::string& last_event() const { return last_event_; }
   /// The last event needs a person: two primaries, a foreign cluster, an old primary that writes.

@@ -12,7 +12,9 @@
 
 #include "metrics/blocks.h"
 #include "proxy/admin/branch_edit.h"
+#include "proxy/admin/decision_history.h"
 #include "proxy/discovery/status.h"
+#include "proxy/monitor/event_log.h"
 #include "proxy/monitor/switch_answer.h"
 #include "proxy/monitor/verifier_service.h"
 #include "routing/snapshot.h"
@@ -75,6 +77,10 @@ class ControlView {
   virtual std::int64_t certificate_not_after() const = 0;
   virtual std::uint32_t max_connections() const = 0;
   virtual std::uint64_t log_lines_dropped() const = 0;
+  /// Tells one process's life from the next.
+  virtual std::int64_t started_unix_ms() const = 0;
+  virtual const EventRing& events() const = 0;
+  virtual const DecisionHistory& history() const = 0;
 
   /// Asks every worker for its sessions; `done` is called on the control thread, once, within a second (with what
   /// arrived by then).

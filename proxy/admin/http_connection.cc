@@ -140,11 +140,11 @@ void HttpConnection::hand_over() {
   const HttpRequest request{.method = to_method(message.method()),
                             .target = to_text(message.target()),
                             .authorization = to_text(message[http::field::authorization]),
+                            .has_origin = message.count(http::field::origin) > 0,
+                            .from_loopback = from_loopback_,
                             .if_match = to_text(message[http::field::if_match]),
                             .if_none_match = to_text(message[http::field::if_none_match]),
-                            .body = std::move(message.body()),
-                            .has_origin = message.count(http::field::origin) > 0,
-                            .from_loopback = from_loopback_};
+                            .body = std::move(message.body())};
   state_ = State::kHandling;
   socket_.want_read(false);
   deadline_ = now_of_loop() + HttpLimits::kWorkDeadline;

@@ -18,11 +18,11 @@ struct HttpRequest {
   HttpMethod method = HttpMethod::kGet;
   std::string target;         ///< as sent: path and query, encoded
   std::string authorization;  ///< the header's value, "" without
-  std::string if_match;       ///< the same
-  std::string if_none_match;
-  std::string body;
   bool has_origin = false;  ///< a browser sent it on behalf of a page
   bool from_loopback = false;
+  std::string if_match = {};       ///< the header's value, "" without
+  std::string if_none_match = {};  ///< the same
+  std::string body = {};
 };
 
 struct HttpResponse {
@@ -32,6 +32,9 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;  ///< beside Content-Type and Content-Length
 };
 
+/// Gives a 200 an ETag made of its body, and makes it a 304 without one when the caller has that body already (RFC 9110
+/// section 13.1.2).
+void tag(HttpResponse& response, std::string_view if_none_match);
 /// {"error": "…"} with a line end. Bytes that are no UTF-8 become U+FFFD.
 HttpResponse json_error(unsigned status, std::string_view what);
 

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <string_view>
 #include <utility>
 
 #include <openssl/crypto.h>
 
+#include "proxy/admin/overview_json.h"
+#include "proxy/admin/page_files.h"
 #include "proxy/admin/process_stats.h"
 #include "proxy/admin/status_json.h"
 #include "routing/session_options.h"
@@ -15,6 +18,7 @@
 namespace pointsman::proxy {
 namespace {
 
+constexpr std::string_view kAssets = "/assets/";
 constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kText = "text/plain; charset=utf-8";
 /// Prometheus exposition format.
@@ -82,6 +86,24 @@ HttpResponse edit_response(const BranchEditAnswer& done) {
   return response;
 }
 
+/// A parameter that is a number, `fallback` without it; nullopt: it is none, or above `most`.
+std::optional<std::uint64_t> number_in(const RequestTarget& target, std::string_view name, std::uint64_t fallback,
+                                       std::uint64_t most) {
+  const std::string* text = target.find(name);
+  if (text == nullptr) return fallback;
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
+  if (error != std::errc() || end != text->data() + text->size() || value > most) return std::nullopt;
+  return value;
+}
+
+HttpResponse not_a_number(std::string_view name, std::uint64_t most) {
+  return json_error(400, std::string(name) + " must be a number from 0 to " + std::to_string(most));
+}
+
+/// Beyond it a JavaScript number is not exact.
+constexpr std::uint64_t kMostNumber = 9'007'199'254'740'991;
+
 /// Compares without telling by its time how much was right. The length is no secret.
 bool same_secret(std::string_view given, const std::string& wanted) {
   return given.size() == wanted.size() && CRYPTO_memcmp(given.data(), wanted.data(), wanted.size()) == 0;
@@ -108,10 +130,11 @@ struct Routes::Route {
   /// The only query parameters it takes.
   std::array<std::string_view, 3> parameters;
   void (Routes::*handler)(const RequestTarget&, base::Instant, const Reply&);
+  bool tagged = false;  ///< asked for over and over: with an ETag
 };
 
 std::optional<HttpResponse> refuse_write(const HttpRequest& request, const base::SecretString& token) {
-  // No page is served from here, so an Origin is always a foreign one: a browser was talked into this.
+  // The status page only reads, so an Origin is always a foreign one: a browser was talked into this.
   if (request.has_origin) return json_error(403, "requests from web pages (with an Origin header) are refused");
   if (token.empty()) {
     if (request.from_loopback) return std::nullopt;
@@ -127,11 +150,15 @@ std::optional<HttpResponse> refuse_write(const HttpRequest& request, const base:
 }
 
 void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base::Instant now, Reply reply) {
-  static constexpr std::array<Route, 11> kRoutes = {{
+  static constexpr std::array<Route, 15> kRoutes = {{
+      {"/", false, false, {}, &Routes::page},
+      {kAssets, false, false, {}, &Routes::page},
       {"/metrics", false, true, {}, &Routes::metrics},
       {"/healthz", false, true, {}, &Routes::healthz},
       {"/readyz", false, true, {}, &Routes::readyz},
       {"/api/status", false, false, {"branch"}, &Routes::status},
+      {"/api/overview", false, false, {"search", "offset", "limit"}, &Routes::overview, true},
+      {"/api/events", false, false, {"after", "branch", "limit"}, &Routes::events},
       {"/api/sessions", false, false, {}, &Routes::sessions},
       {"/api/route", false, false, {"listener", "user"}, &Routes::explain_route},
       {"/api/reload", true, false, {}, &Routes::reload},
@@ -145,7 +172,8 @@ void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base
   if (!rules.metrics_only && target.value().path.starts_with(kBranchPath))
     return branch(request, rules, target.value(), reply);
   const auto* route = std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& r) {
-    return r.path == target.value().path && (!rules.metrics_only || r.on_metrics_endpoint);
+    const bool meant = r.path == kAssets ? target.value().path.starts_with(kAssets) : r.path == target.value().path;
+    return meant && (!rules.metrics_only || r.on_metrics_endpoint);
   });
   if (route == kRoutes.end()) return reply(json_error(404, "no such path"));
 
@@ -164,7 +192,40 @@ void Routes::handle(const HttpRequest& request, const EndpointRules& rules, base
       return reply(json_error(400, "no such query parameter here: " + routing::escape_for_log(name)));
     }
   }
-  (this->*route->handler)(target.value(), now, reply);
+  if (!route->tagged) return (this->*route->handler)(target.value(), now, reply);
+  (this->*route->handler)(target.value(), now, [&](HttpResponse response) {
+    tag(response, request.if_none_match);
+    reply(std::move(response));
+  });
+}
+
+void Routes::page(const RequestTarget& target, base::Instant, const Reply& reply) {
+  reply(page_response(target.path));
+}
+
+void Routes::overview(const RequestTarget& target, base::Instant, const Reply& reply) {
+  const std::string* search = target.find("search");
+  auto query = OverviewQuery::parse(search == nullptr ? std::string_view() : *search);
+  if (!query.ok()) return reply(json_error(400, query.error()));
+  const auto offset = number_in(target, "offset", 0, kMostNumber);
+  if (!offset) return reply(not_a_number("offset", kMostNumber));
+  const auto limit = number_in(target, "limit", OverviewQuery::kDefaultRows, OverviewQuery::kRows);
+  if (!limit) return reply(not_a_number("limit", OverviewQuery::kRows));
+  query.value().offset = *offset;
+  query.value().limit = *limit;
+  reply(answer(200, kJson, overview_json(control_, query.value(), search_index_)));
+}
+
+void Routes::events(const RequestTarget& target, base::Instant, const Reply& reply) {
+  EventsQuery query;
+  const auto after = number_in(target, "after", 0, kMostNumber);
+  if (!after) return reply(not_a_number("after", kMostNumber));
+  const auto limit = number_in(target, "limit", EventsQuery::kDefaultRows, EventRing::kEvents);
+  if (!limit) return reply(not_a_number("limit", EventRing::kEvents));
+  query.after = *after;
+  query.limit = *limit;
+  if (const std::string* branch = target.find("branch")) query.branch = *branch;
+  reply(answer(200, kJson, events_json(control_, query)));
 }
 
 void Routes::metrics(const RequestTarget&, base::Instant now, const Reply& reply) {

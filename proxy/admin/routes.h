@@ -9,6 +9,7 @@
 #include "proxy/admin/control_view.h"
 #include "proxy/admin/http_message.h"
 #include "proxy/admin/metrics_page.h"
+#include "proxy/admin/overview_json.h"
 
 namespace pointsman::proxy {
 
@@ -34,6 +35,9 @@ class Routes {
   void metrics(const RequestTarget& target, base::Instant now, const Reply& reply);
   void healthz(const RequestTarget& target, base::Instant now, const Reply& reply);
   void readyz(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void page(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void overview(const RequestTarget& target, base::Instant now, const Reply& reply);
+  void events(const RequestTarget& target, base::Instant now, const Reply& reply);
   void status(const RequestTarget& target, base::Instant now, const Reply& reply);
   void sessions(const RequestTarget& target, base::Instant now, const Reply& reply);
   void explain_route(const RequestTarget& target, base::Instant now, const Reply& reply);
@@ -46,6 +50,7 @@ class Routes {
 
   ControlView& control_;
   MetricsPage metrics_;
+  SearchIndex search_index_;
 };
 
 /// May this caller write? nullopt: yes; else the answer that says why not. The token is compared in constant time.

@@ -6,8 +6,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "proxy/admin/branch_health.h"
 #include "proxy/admin/destinations.h"
 #include "proxy/admin/version.h"
+#include "routing/reason.h"
 
 namespace pointsman::proxy {
 namespace {
@@ -83,6 +85,55 @@ Json branch_json(const BranchView& view, const std::optional<DiscoveryStatus>& d
   return json;
 }
 
+/// {"primary": 12, "held": 1}: the reasons from `first` up to `end` that ever occurred.
+Json counts_json(const DecisionHistory::Counts& counts, std::size_t first, std::size_t end) {
+  Json json = Json::object();
+  for (std::size_t i = first; i < end; ++i) {
+    if (counts[i] != 0) json[std::string(to_word(static_cast<routing::Reason>(i)))] = counts[i];
+  }
+  return json;
+}
+
+Json history_json(const DecisionHistory& history, const std::string& branch) {
+  Json reasons = Json::object();
+  for (const auto& [reason, bins] : history.bins_of(branch)) reasons[std::string(to_word(reason))] = bins;
+  return {{"bin_seconds", base::to_seconds(DecisionHistory::kBin)},
+          {"bins", DecisionHistory::kBins},
+          {"reasons", std::move(reasons)}};
+}
+
+/// What only who asks for one branch is told: too much for 10,000 of them.
+void add_detail(Json& json, const ControlView& control, const BranchView& view,
+                const std::optional<DiscoveryStatus>& discovery) {
+  const routing::BranchConfig& branch = *view.config;
+  json["settled"] = view.settled;
+  json["health"] = to_text(health_of(view, discovery, holding_of(view)));
+  json["problems"] = Json::array();
+  for (const Problem& problem : problems_of(view, discovery))
+    json["problems"].push_back({{"health", to_text(problem.health)}, {"text", problem.text}});
+  json["labels"] = branch.labels;
+  json["lag_limit_seconds"] = base::to_seconds(branch.replicas.max_lag);
+  json["lag_limit_bytes"] = branch.replicas.max_lag_bytes ? Json(*branch.replicas.max_lag_bytes) : Json();
+  json["hold_timeout_seconds"] = base::to_seconds(branch.failover.hold_timeout);
+  json["failovers"] = view.failovers;
+  json["system_identifier"] = view.system_identifier.empty() ? Json() : Json(view.system_identifier);
+  const auto counts = counts_of(view);
+  json["decisions"] = counts_json(counts, 0, routing::kFirstRefusal);
+  json["refusals"] = counts_json(counts, routing::kFirstRefusal, routing::kReasonCount);
+  json["history"] = history_json(control.history(), branch.name);
+  for (std::size_t i = 0; i < view.members.size(); ++i) {
+    const MemberView known = view.active ? view.members[i] : MemberView{};
+    Json& member = json["members"][i];
+    member["address"] = endpoint_name({.host = branch.members[i].host, .port = branch.members[i].port, .zone = ""});
+    member["zone"] = branch.members[i].zone.empty() ? Json() : Json(branch.members[i].zone);
+    member["timeline"] = known.timeline != 0 ? Json(known.timeline) : Json();
+    member["lag_at_least_seconds"] = known.lag_at_least ? Json(rounded(*known.lag_at_least)) : Json();
+    member["probe_failures"] = control.probe_failures(branch.name, i);
+    member["pgbouncer_port"] = branch.members[i].pgbouncer_port != 0 ? Json(branch.members[i].pgbouncer_port) : Json();
+    member["pgbouncer_sessions"] = active_sessions(view, pgbouncer_destination(branch, i));
+  }
+}
+
 Json session_json(const SessionRow& row) {
   return {{"id", row.id},
           {"worker", row.worker},
@@ -120,7 +171,10 @@ std::optional<std::string> status_json(const ControlView& control, std::optional
     if (views[i] == nullptr || (branch && static_cast<int>(i) != wanted)) continue;
     if (!first) text += ',';
     first = false;
-    text += dump(directory->name(i)) + ':' + dump(branch_json(*views[i], control.discovery(directory->name(i)), now));
+    const auto discovery = control.discovery(directory->name(i));
+    Json json = branch_json(*views[i], discovery, now);
+    if (branch) add_detail(json, control, *views[i], discovery);
+    text += dump(directory->name(i)) + ':' + dump(json);
   }
   return text + "}}\n";
 }

@@ -12,7 +12,8 @@
 
 namespace pointsman::proxy {
 
-/// /api/status: every configured branch, or the one named; nullopt when there is none of that name.
+/// /api/status: every configured branch, or the one named, and that with all that is known of it; nullopt when there
+/// is none of that name.
 std::optional<std::string> status_json(const ControlView& control, std::optional<std::string_view> branch,
                                        base::Instant now);
 /// /api/sessions: {"sessions": […]}, oldest first.

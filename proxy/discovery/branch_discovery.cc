@@ -1,7 +1,5 @@
 #include "proxy/discovery/branch_discovery.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <utility>
 #include <variant>
@@ -100,13 +98,12 @@ DiscoveryStatus BranchDiscovery::status(base::Instant now) const {
 void BranchDiscovery::on_discovered(const routing::Discovered& found) {
   answered_at_ = loop_clock();
   fresh_ = true;
-  if (!std::exchange(failure_, {}).empty())
-    spdlog::info("branch {}: discovery ({}) answers again", branch_, name_of(config_));
+  if (!std::exchange(failure_, {}).empty()) tell(LogLevel::kInfo, " answers again");
   report_problems(found);
   const bool others = !found_ || found_->members != found.members;
   found_ = found;
   if (others) {
-    spdlog::info("branch {}: discovery ({}) names the members {}", branch_, name_of(config_), names_of(found));
+    tell(LogLevel::kInfo, " names the members " + names_of(found));
     owner_.on_members_found();
   }
   note_leader();
@@ -117,9 +114,10 @@ void BranchDiscovery::on_discovery_failed(const std::string& why) {
   fresh_ = false;
   // Once per change, not once per question.
   if (failure_ != why) {
-    spdlog::warn("branch {}: discovery ({}) failed{}: {}", branch_, name_of(config_),
-                 found_ ? ", the members known so far stay in force" : ", it has named no member yet",
-                 routing::escape_for_log(why, 512));
+    tell(LogLevel::kWarning,
+         std::string(" failed, ") +
+             (found_ ? "the members known so far stay in force: " : "it has named no member yet: ") +
+             routing::escape_for_log(why, 512));
     failure_ = why;
   }
   note_leader();
@@ -128,9 +126,14 @@ void BranchDiscovery::on_discovery_failed(const std::string& why) {
 void BranchDiscovery::report_problems(const routing::Discovered& found) {
   for (const std::string& problem : found.problems) {
     if (std::find(problems_told_.begin(), problems_told_.end(), problem) == problems_told_.end())
-      spdlog::warn("branch {}: discovery ({}): {}", branch_, name_of(config_), problem);
+      tell(LogLevel::kWarning, ": " + problem);
   }
   problems_told_ = found.problems;
+}
+
+void BranchDiscovery::tell(LogLevel level, const std::string& what) {
+  context_.events->tell(level, EventKind::kDiscovery, branch_,
+                        "discovery (" + std::string(name_of(config_)) + ")" + what);
 }
 
 void BranchDiscovery::note_leader() {

@@ -42,6 +42,7 @@ class BranchDiscovery final : private DiscoverySource::Owner {
   void on_discovery_failed(const std::string& why) override;
   void report_problems(const routing::Discovered& found);
   void note_leader();
+  void tell(LogLevel level, const std::string& what);
 
   DiscoveryContext& context_;
   Owner& owner_;

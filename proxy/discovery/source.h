@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "proxy/discovery/http_client.h"
+#include "proxy/monitor/event_log.h"
 #include "proxy/monitor/resolver.h"
 #include "routing/discovery.h"
 
@@ -19,6 +20,7 @@ struct DiscoveryContext {
   HttpContext http;
   Resolver* resolver;
   std::minstd_rand* random;
+  EventSink* events;
   std::vector<DiscoverySource*> running;  // to be told of look-ups
 
   void on_resolved(const std::string& host);

@@ -263,7 +263,7 @@ std::optional<std::string> BranchMonitor::adopt() {
   const auto now = loop_clock();
   auto identifier = topology_.adopt(now);
   if (!identifier) return std::nullopt;
-  log_event(spdlog::level::warn);
+  tell_event(LogLevel::kWarning);
   publish(now);
   return identifier;
 }
@@ -338,22 +338,20 @@ void BranchMonitor::on_probe_answer(std::size_t i, const ProbeAnswer& answer) {
   Member& member = members_[i];
   const auto& name = config_->members[i].name;
   if (!std::exchange(member.failure_seen, {}).empty())
-    spdlog::info("branch {}: {} answers probes again", config_->name, name);
+    tell(LogLevel::kInfo, EventKind::kProbe, name + " answers probes again");
   member.refusals = 0;
   if (member.probe->is_superuser() && !std::exchange(warned_superuser_, true)) {
-    spdlog::warn(
-        "branch {}: the probe login \"{}\" is a superuser; a member of pg_monitor is enough "
-        "(deploy/sql/01_probe_role.sql)",
-        config_->name, config_->probe.user);
+    tell(LogLevel::kWarning, EventKind::kProbe,
+         "the probe login \"" + config_->probe.user +
+             "\" is a superuser; a member of pg_monitor is enough (deploy/sql/01_probe_role.sql)");
   }
   if (answer.receiver_hidden && !std::exchange(warned_hidden_, true)) {
-    spdlog::warn(
-        "branch {}: the probe login \"{}\" may not see {}'s WAL receiver, so that replica stays unknown: GRANT "
-        "pg_monitor TO it",
-        config_->name, config_->probe.user, name);
+    tell(LogLevel::kWarning, EventKind::kProbe,
+         "the probe login \"" + config_->probe.user + "\" may not see " + name +
+             "'s WAL receiver, so that replica stays unknown: GRANT pg_monitor TO it");
   }
   const bool changed = topology_.on_sample(i, answer.sample, now);
-  log_event(spdlog::level::info);
+  tell_event(LogLevel::kInfo);
   finish_outcome(i, changed, now);
 }
 
@@ -375,7 +373,7 @@ void BranchMonitor::fail_member(std::size_t i, routing::ProbeFailure failure, co
   ++members_[i].failures;
   log_failure(i, failure, text);
   const bool changed = topology_.on_failure(i, failure, now);
-  log_event(spdlog::level::warn);
+  tell_event(LogLevel::kWarning);
   finish_outcome(i, changed, now);
 }
 
@@ -383,15 +381,24 @@ void BranchMonitor::log_failure(std::size_t i, routing::ProbeFailure failure, co
   // Once per change, not once per probe.
   if (members_[i].failure_seen == text) return;
   members_[i].failure_seen = text;
-  spdlog::warn("branch {}: probe of {} ({}) failed: {}: {}", config_->name, config_->members[i].name,
-               members_[i].address.to_string(), routing::to_text(failure), text);
+  tell(LogLevel::kWarning, EventKind::kProbe,
+       "probe of " + config_->members[i].name + " (" + members_[i].address.to_string() +
+           ") failed: " + std::string(routing::to_text(failure)) + ": " + text);
 }
 
-void BranchMonitor::log_event(int level) {
-  if (topology_.last_event().empty()) return;
-  const auto used =
-      topology_.last_event_is_alarm() ? spdlog::level::err : static_cast<spdlog::level::level_enum>(level);
-  spdlog::log(used, "branch {}: {}", config_->name, topology_.last_event());
+void BranchMonitor::tell(LogLevel level, EventKind kind, std::string_view text) {
+  context_.events->tell(level, kind, config_->name, text);
+}
+
+/// What the topology has to say of the last outcome, which is not published yet.
+void BranchMonitor::tell_event(LogLevel level) {
+  const std::string& words = topology_.last_event();
+  if (words.empty()) return;
+  if (topology_.last_event_is_alarm()) return tell(LogLevel::kError, EventKind::kAlarm, words);
+  if (topology_.failovers() != view_->failovers) return tell(level, EventKind::kFailover, words);
+  if (view_->settled) return tell(level, EventKind::kMember, words);
+  // Who is who after waking up is no news: a restart would push out all others.
+  log_record(level, "branch " + config_->name + ": " + words, {});
 }
 
 void BranchMonitor::on_probe_lost(std::size_t i) {

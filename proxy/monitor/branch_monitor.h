@@ -11,11 +11,13 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
 #include "metrics/blocks.h"
 #include "proxy/discovery/branch_discovery.h"
+#include "proxy/monitor/event_log.h"
 #include "proxy/monitor/member_probe.h"
 #include "proxy/monitor/resolver.h"
 #include "proxy/monitor/uv_handles.h"
@@ -39,6 +41,7 @@ struct MonitorContext {
   std::size_t workers;
   std::size_t listeners;
   const StateDir* state;  // null: none
+  EventSink* events;
 };
 
 class BranchMonitor final : private MemberProbe::Owner, private BranchDiscovery::Owner {
@@ -115,7 +118,8 @@ class BranchMonitor final : private MemberProbe::Owner, private BranchDiscovery:
   void fail_member(std::size_t member, routing::ProbeFailure failure, const std::string& text, base::Instant now);
   void finish_outcome(std::size_t member, bool changed, base::Instant now);
   void log_failure(std::size_t member, routing::ProbeFailure failure, const std::string& text);
-  void log_event(int level);
+  void tell(LogLevel level, EventKind kind, std::string_view text);
+  void tell_event(LogLevel level);
   void make_block();
   void retire_block();
   void build_view(base::Instant now);

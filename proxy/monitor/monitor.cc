@@ -12,13 +12,15 @@
 namespace pointsman::proxy {
 
 struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
-  Impl(SqlContext& sql, ViewSink& view_sink, std::size_t workers, std::size_t listeners, const StateDir* state)
+  Impl(SqlContext& sql, ViewSink& view_sink, EventSink& events, std::size_t workers, std::size_t listeners,
+       const StateDir* state)
       : sink(view_sink),
         resolver(sql.loop.uv(), *this),
         context{&sql,      sql.loop.uv(), make_handle_count(),
                 &resolver, &discovery,    std::minstd_rand(std::random_device{}()),
-                workers,   listeners,     state},
-        discovery{{&sql.loop, context.handles, &sql.scratch, &sql.pool}, &resolver, &context.random, {}} {}
+                workers,   listeners,     state,
+                &events},
+        discovery{{&sql.loop, context.handles, &sql.scratch, &sql.pool}, &resolver, &context.random, &events, {}} {}
 
   void on_branch_view(BranchMonitor& branch) override {
     if (configuring || stopped) return;
@@ -50,8 +52,9 @@ struct Monitor::Impl final : BranchMonitor::Owner, Resolver::Owner {
   bool stopped = false;
 };
 
-Monitor::Monitor(SqlContext& sql, ViewSink& sink, std::size_t workers, std::size_t listeners, const StateDir* state)
-    : impl_(std::make_unique<Impl>(sql, sink, workers, listeners, state)) {}
+Monitor::Monitor(SqlContext& sql, ViewSink& sink, EventSink& events, std::size_t workers, std::size_t listeners,
+                 const StateDir* state)
+    : impl_(std::make_unique<Impl>(sql, sink, events, workers, listeners, state)) {}
 
 Monitor::~Monitor() = default;
 

@@ -15,6 +15,7 @@
 
 namespace pointsman::proxy {
 
+class EventSink;
 class StateDir;
 struct SqlContext;
 
@@ -47,9 +48,10 @@ class MonitorAccess {
 
 class Monitor final : public MonitorAccess {
  public:
-  /// On the loop of `sql`, which must outlive this. `workers` sizes the branches' metric blocks; `listeners` likewise.
-  /// `state`: what a former process knew of the branches; null: nothing.
-  Monitor(SqlContext& sql, ViewSink& sink, std::size_t workers, std::size_t listeners, const StateDir* state = nullptr);
+  /// On the loop of `sql`, which must outlive this, as `events` must. `workers` sizes the branches' metric blocks;
+  /// `listeners` likewise. `state`: what a former process knew of the branches; null: nothing.
+  Monitor(SqlContext& sql, ViewSink& sink, EventSink& events, std::size_t workers, std::size_t listeners,
+          const StateDir* state = nullptr);
   ~Monitor() override;
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;

@@ -1,7 +1,5 @@
 #include "proxy/monitor/planned_hold.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -228,8 +226,8 @@ void PlannedHold::hold() {
   deadline_ = lease_end_;
   arm();
   context_.monitor->set_on_hold(branch_, true);
-  spdlog::warn("{}: on hold for a planned switch, {} paused; it ends by itself in {}", named(),
-               bouncers_text(consoles_.size()), seconds_text(lease_end_ - loop_clock()));
+  tell(LogLevel::kWarning, "on hold for a planned switch, " + bouncers_text(consoles_.size()) +
+                               " paused; it ends by itself in " + seconds_text(lease_end_ - loop_clock()));
   SwitchAnswer answer;
   answer.message = named() + " is on hold: " + bouncers_text(consoles_.size()) +
                    " paused, new sessions to the primary wait; it ends by itself in " +
@@ -342,7 +340,7 @@ void PlannedHold::resume_left_behind(std::vector<BouncerPlace> places) {
     Console::Owner& owner = *this;
     consoles_.push_back(std::make_unique<Console>(*context_.sql, context_.handles, owner, std::move(place)));
   }
-  spdlog::warn("{}: this router died while it was on hold; resuming {}", named(), bouncers_text(consoles_.size()));
+  tell(LogLevel::kWarning, "this router died while it was on hold; resuming " + bouncers_text(consoles_.size()));
   resume(Cause::kLeftBehind, kLeftBehindPatience);
 }
 
@@ -375,7 +373,7 @@ void PlannedHold::conclude() {
   const auto held_for = loop_clock() - paused_since_;
   const std::string stuck = consoles_in_words(Console::State::kStuck);
   if (stuck.empty() && marked_) context_.state->remove_marker(branch_);
-  if (!stuck.empty()) spdlog::error("{}: may still be paused, say RESUME on their consoles: {}", named(), stuck);
+  if (!stuck.empty()) tell(LogLevel::kError, "may still be paused, say RESUME on their consoles: " + stuck);
   SwitchAnswer answer;
   answer.held_seconds = base::to_seconds(held_for);
   answer.pgbouncers = bouncers();
@@ -388,7 +386,7 @@ void PlannedHold::conclude() {
       answer.outcome = stuck.empty() ? Outcome::kDone : Outcome::kFailed;
       answer.message = named() + " is released after " + seconds_text(held_for) + ": the primary is " + answer.primary +
                        (answer.primary == former_primary_ ? ", as before" : "");
-      spdlog::info("{}", answer.message);
+      tell(LogLevel::kInfo, answer.message);
       break;
     }
     case Cause::kNotPaused:
@@ -396,19 +394,23 @@ void PlannedHold::conclude() {
       answer.message = named() + " is not put on hold: " + why_ +
                        (stuck.empty() ? "; everything runs on as before" : "; not everything could be resumed");
       answer.transactions = transactions_;
-      spdlog::warn("{}", answer.message);
+      tell(LogLevel::kWarning, answer.message);
       break;
     case Cause::kAbandoned:
       answer.outcome = Outcome::kFailed;
       answer.message = named() + "'s hold has ended by itself after " + seconds_text(held_for) + ": " + why_;
-      spdlog::error("{}", answer.message);
+      tell(LogLevel::kError, answer.message);
       break;
     case Cause::kLeftBehind:
       answer.message = named() + ": what a hold had left paused is resumed";
-      if (stuck.empty()) spdlog::info("{}", answer.message);
+      if (stuck.empty()) tell(LogLevel::kInfo, answer.message);
       break;
   }
   finish(std::move(answer));
+}
+
+void PlannedHold::tell(LogLevel level, const std::string& text) {
+  context_.events->tell(level, EventKind::kHold, branch_, text);
 }
 
 void PlannedHold::finish(SwitchAnswer answer) {

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "proxy/monitor/console.h"
+#include "proxy/monitor/event_log.h"
 #include "proxy/monitor/hold_marker.h"
 #include "proxy/monitor/long_transactions.h"
 #include "proxy/monitor/switch_answer.h"
@@ -30,6 +31,7 @@ struct SwitchContext {
   SqlContext* sql;
   Monitor* monitor;
   StateDir* state;  ///< null: none
+  EventSink* events;
   HandleCount handles;
 };
 
@@ -98,6 +100,7 @@ class PlannedHold final : private Console::Owner, private LongTransactions::Owne
   void finish(SwitchAnswer answer);
   void answer_releases(const SwitchAnswer& answer);
   void arm();
+  void tell(LogLevel level, const std::string& text);
   std::string consoles_in_words(Console::State state) const;
   std::vector<SwitchAnswer::Bouncer> bouncers() const;
   std::shared_ptr<const routing::BranchView> view() const;

@@ -1,10 +1,9 @@
 #include "proxy/monitor/planned_switches.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <utility>
 
+#include "proxy/monitor/event_log.h"
 #include "proxy/monitor/monitor.h"
 #include "proxy/monitor/state_dir.h"
 #include "routing/username.h"
@@ -30,8 +29,8 @@ SwitchAnswer unknown_branch(const std::string& branch) {
 
 }  // namespace
 
-PlannedSwitches::PlannedSwitches(SqlContext& sql, Monitor& monitor, StateDir* state)
-    : context_{&sql, &monitor, state, make_handle_count()},
+PlannedSwitches::PlannedSwitches(SqlContext& sql, Monitor& monitor, EventSink& events, StateDir* state)
+    : context_{&sql, &monitor, state, &events, make_handle_count()},
       timer_(std::make_unique<LoopTimer>(sql.loop.uv(), context_.handles, this,
                                          [](void* self) { static_cast<PlannedSwitches*>(self)->on_timer(); })) {}
 
@@ -42,12 +41,14 @@ void PlannedSwitches::resume_left_behind() {
   for (const auto& [branch, text] : context_.state->markers()) {
     auto places = parse_hold_marker(text, branch);
     if (!places) {
-      spdlog::error("branch {}: the marker of a hold in state_dir cannot be read; PgBouncers may be paused", branch);
+      context_.events->tell(LogLevel::kError, EventKind::kHold, branch,
+                            "the marker of a hold in state_dir cannot be read; PgBouncers may be paused");
     } else if (context_.monitor->view(branch) == nullptr) {
       std::string names;
       for (const auto& place : *places) names += (names.empty() ? "" : ", ") + place.name;
-      spdlog::error("branch {} is not configured any more, and a hold may have left paused: {}", branch,
-                    routing::escape_for_log(names));
+      context_.events->tell(LogLevel::kError, EventKind::kHold, branch,
+                            "branch " + branch + " is not configured any more, and a hold may have left paused: " +
+                                routing::escape_for_log(names));
     } else {
       PlannedHold::Owner& owner = *this;
       auto& hold = holds_[branch];
@@ -122,7 +123,7 @@ bool PlannedSwitches::try_adopt(const Adoption& adoption) {
   answer.message = "branch " + adoption.branch + " is from now on the cluster with system identifier " +
                    answer.system_identifier + "; " +
                    (answer.primary.empty() ? std::string("it has no primary yet") : "its primary is " + answer.primary);
-  spdlog::warn("{}", answer.message);
+  context_.events->tell(LogLevel::kWarning, EventKind::kHold, adoption.branch, answer.message);
   adoption.done(std::move(answer));
   return true;
 }

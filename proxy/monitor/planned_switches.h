@@ -17,7 +17,7 @@ namespace pointsman::proxy {
 class PlannedSwitches final : private PlannedHold::Owner {
  public:
   /// `state`: null without a state_dir. All of them outlive this.
-  PlannedSwitches(SqlContext& sql, Monitor& monitor, StateDir* state);
+  PlannedSwitches(SqlContext& sql, Monitor& monitor, EventSink& events, StateDir* state);
   ~PlannedSwitches() override;
   PlannedSwitches(const PlannedSwitches&) = delete;
   PlannedSwitches& operator=(const PlannedSwitches&) = delete;

@@ -49,9 +49,10 @@ VerifierAnswer answer_of(VerifierAnswer::Kind kind, std::string why) {
 }  // namespace
 
 VerifierLookup::VerifierLookup(SqlContext& sql, const HandleCount& count, MonitorAccess& monitor, Owner& owner,
-                               std::string branch)
+                               EventSink& events, std::string branch)
     : monitor_(monitor),
       owner_(owner),
+      events_(events),
       branch_(std::move(branch)),
       connection_(sql, count, *this),
       timer_(sql.loop.uv(), count, this, [](void* self) { static_cast<VerifierLookup*>(self)->on_timer(); }) {}
@@ -224,7 +225,7 @@ void VerifierLookup::on_pg_rows(const PgRows& rows) {
   }
   phase_ = Phase::kReady;
   if (!std::exchange(logged_trouble_, {}).empty())
-    spdlog::info("branch {}: verifiers are read again, from {}", branch_, member_);
+    events_.tell(LogLevel::kInfo, EventKind::kVerifiers, branch_, "verifiers are read again, from " + member_);
   if (rows.rows() > 1)
     return answer_front(answer_of(VerifierAnswer::Kind::kFault, "the look-up query answered with more than one row"));
   std::optional<VerifierRow> row;
@@ -284,7 +285,7 @@ void VerifierLookup::note_trouble(const PgFailure& failure, bool operators_fault
   auto trouble = member_ + ": " + failure.text + remedy(failure);
   if (trouble != logged_trouble_) {
     logged_trouble_ = trouble;
-    spdlog::warn("branch {}: verifiers cannot be read from {}", branch_, trouble);
+    events_.tell(LogLevel::kWarning, EventKind::kVerifiers, branch_, "verifiers cannot be read from " + trouble);
   }
   if (faulty_ && !operators_fault && !tried_.empty())
     return;  // one member's fault says more than another one's silence

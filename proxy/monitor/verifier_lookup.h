@@ -13,6 +13,7 @@
 #include <unordered_map>
 
 #include "base/clock.h"
+#include "proxy/monitor/event_log.h"
 #include "proxy/monitor/monitor.h"
 #include "proxy/monitor/pg_connection.h"
 #include "proxy/monitor/uv_handles.h"
@@ -32,7 +33,8 @@ class VerifierLookup final : private PgConnection::Owner {
     virtual void on_lookup_idle(const std::string& branch) = 0;
   };
 
-  VerifierLookup(SqlContext& sql, const HandleCount& count, MonitorAccess& monitor, Owner& owner, std::string branch);
+  VerifierLookup(SqlContext& sql, const HandleCount& count, MonitorAccess& monitor, Owner& owner, EventSink& events,
+                 std::string branch);
 
   /// Ends in on_lookup_answer, perhaps before this returns. Requires: the role is not being asked for already.
   void ask(std::string role);
@@ -76,6 +78,7 @@ class VerifierLookup final : private PgConnection::Owner {
 
   MonitorAccess& monitor_;
   Owner& owner_;
+  EventSink& events_;
   std::string branch_;
   PgConnection connection_;
   LoopTimer timer_;

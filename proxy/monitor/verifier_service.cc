@@ -28,8 +28,8 @@ VerifierAnswer unavailable(std::string why) {
 }  // namespace
 
 struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
-  Impl(SqlContext& shared, MonitorAccess& access, VerifierSink& answers)
-      : sql(shared), monitor(access), sink(answers), handles(make_handle_count()) {
+  Impl(SqlContext& shared, MonitorAccess& access, VerifierSink& answers, EventSink& news)
+      : sql(shared), monitor(access), sink(answers), events(news), handles(make_handle_count()) {
     monitor.set_listener(this);
   }
 
@@ -62,7 +62,7 @@ struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
     auto& lookup = lookups[query.branch];
     if (lookup == nullptr) {
       VerifierLookup::Owner& owner = *this;
-      lookup = std::make_unique<VerifierLookup>(sql, handles, monitor, owner, query.branch);
+      lookup = std::make_unique<VerifierLookup>(sql, handles, monitor, owner, events, query.branch);
     }
     lookup->ask(std::move(query.role));
   }
@@ -135,6 +135,7 @@ struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
   SqlContext& sql;
   MonitorAccess& monitor;
   VerifierSink& sink;
+  EventSink& events;
   HandleCount handles;
   VerifierCache cache;
   VerifierStats stats;
@@ -144,8 +145,8 @@ struct VerifierService::Impl final : VerifierLookup::Owner, ViewListener {
   bool stopped = false;
 };
 
-VerifierService::VerifierService(SqlContext& sql, MonitorAccess& monitor, VerifierSink& sink)
-    : impl_(std::make_unique<Impl>(sql, monitor, sink)) {}
+VerifierService::VerifierService(SqlContext& sql, MonitorAccess& monitor, VerifierSink& sink, EventSink& events)
+    : impl_(std::make_unique<Impl>(sql, monitor, sink, events)) {}
 
 VerifierService::~VerifierService() {
   impl_->shut_down();

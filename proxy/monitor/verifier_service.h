@@ -23,14 +23,15 @@ struct VerifierStats {
   std::uint64_t hits = 0, found = 0, no_role = 0, unusable = 0, unavailable = 0, fault = 0, throttled = 0;
 };
 
+class EventSink;
 class MonitorAccess;
 struct SqlContext;
 
 class VerifierService {
  public:
   /// `sql` is the control loop's, and outlives this; `monitor` lends the branch's configuration and its members'
-  /// addresses, and must outlive this (this is its listener).
-  VerifierService(SqlContext& sql, MonitorAccess& monitor, VerifierSink& sink);
+  /// addresses, and must outlive this (this is its listener), as `events` must.
+  VerifierService(SqlContext& sql, MonitorAccess& monitor, VerifierSink& sink, EventSink& events);
   ~VerifierService();
   VerifierService(const VerifierService&) = delete;
   VerifierService& operator=(const VerifierService&) = delete;

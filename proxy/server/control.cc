@@ -22,12 +22,21 @@ namespace pointsman::proxy {
 namespace {
 
 constexpr std::uint64_t kTickMs = 100;
+/// The branches take turns: each has one in DecisionHistory::kBin.
+constexpr std::size_t kHistoryTurns = 10;
+constexpr std::uint64_t kHistoryMs =
+    std::chrono::duration_cast<std::chrono::milliseconds>(DecisionHistory::kBin).count() / kHistoryTurns;
 constexpr base::Duration kCollectTimeout = std::chrono::seconds(1);
 /// Between the end of drain_timeout and the end of the process: last cancel requests, PgBouncers that are resumed.
 constexpr base::Duration kShutdownMargin = std::chrono::seconds(30);
 
 base::Instant now_instant() {
   return base::from_hrtime(uv_hrtime());
+}
+
+std::int64_t unix_ms() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
 }
 
 std::uint64_t milliseconds(base::Duration duration) {
@@ -43,6 +52,8 @@ void print_errors(const std::vector<routing::ConfigError>& errors) {
 Control::Control(std::string config_file)
     : config_file_(std::move(config_file)),
       service_manager_(std::getenv("NOTIFY_SOCKET")),
+      started_unix_ms_(unix_ms()),
+      events_(unix_ms),
       watch_(this, [](void* self) { (void)static_cast<Control*>(self)->reload(); }) {}
 
 Control::~Control() = default;
@@ -59,13 +70,13 @@ int Control::run() {
 
   sql_ = std::make_unique<SqlContext>(loop_);
   sql_->tls = tls_->clients;
-  monitor_ = std::make_unique<Monitor>(*sql_, *this, worker_count_, config_->listeners.size(), state_.get());
-  switches_ = std::make_unique<PlannedSwitches>(*sql_, *monitor_, state_.get());
+  monitor_ = std::make_unique<Monitor>(*sql_, *this, events_, worker_count_, config_->listeners.size(), state_.get());
+  switches_ = std::make_unique<PlannedSwitches>(*sql_, *monitor_, events_, state_.get());
   if (state_ != nullptr) {
     for (const auto& complaint : state_->complaints())
       log_record(LogLevel::kWarning, "state_dir", {{"error", complaint, 1024}});
   }
-  verifiers_ = std::make_unique<VerifierService>(*sql_, *monitor_, *this);
+  verifiers_ = std::make_unique<VerifierService>(*sql_, *monitor_, *this, events_);
   directory_ = std::make_shared<const routing::Directory>(config_);
   const auto views = monitor_->configure(directory_);
   for (std::uint32_t i = 0; i < worker_count_; ++i) {
@@ -111,6 +122,10 @@ void Control::announce() {
               {"branches", std::to_string(config_->branches.size())},
               {"max_connections", std::to_string(max_connections_)},
               {"config", config_->file}});
+  uv_timer_start(
+      &history_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->write_history(); }, kHistoryMs,
+      kHistoryMs);
+  events_.keep(LogLevel::kInfo, EventKind::kRouter, "", "started, version " + std::string(version()));
   service_manager_.ready(serving());
 }
 
@@ -231,7 +246,8 @@ void Control::open_handles() {
   }
   POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &tick_) == 0);
   POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &drain_timer_) == 0);
-  tick_.data = drain_timer_.data = this;
+  POINTSMAN_CHECK(uv_timer_init(loop_.uv(), &history_timer_) == 0);
+  tick_.data = drain_timer_.data = history_timer_.data = this;
   watch_.open(loop_.uv());
 }
 
@@ -332,6 +348,8 @@ ReloadResult Control::read_again() {
     ++reload_stats_.failed;
     reload_stats_.last_ok = false;
     log_record(LogLevel::kError, "reload failed, everything goes on as it was", {{"error", why, 1024}});
+    events_.keep(LogLevel::kError, EventKind::kReload, "",
+                 "reload failed, everything goes on as it was: " + routing::escape_for_log(why, 512));
     watched_print_ = print_before;
     watch_.watch(watched_paths_, watched_print_);
     return result;
@@ -357,7 +375,17 @@ ReloadResult Control::read_again() {
   log_record(LogLevel::kInfo, "configuration reloaded",
              {{"branches", std::to_string(config_->branches.size())},
               {"rejected", std::to_string(loaded.rejected_branches.size())}});
+  tell_reload(loaded.rejected_branches);
   return result;
+}
+
+void Control::tell_reload(const std::vector<std::string>& rejected) {
+  const bool whole = rejected.empty();
+  std::string text = "configuration reloaded, " + std::to_string(config_->branches.size()) + " branches";
+  if (!whole)
+    text += "; " + std::to_string(rejected.size()) + " rejected: " + routing::escape_for_log(rejected.front(), 64);
+  if (rejected.size() > 1) text += " and others";
+  events_.keep(whole ? LogLevel::kInfo : LogLevel::kError, EventKind::kReload, "", text);
 }
 
 void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls) {
@@ -369,6 +397,7 @@ void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_p
   const auto views = monitor_->configure(directory_);
   for (auto& worker : workers_) worker->post(NewDirectory{directory_, views, tls_});
   verifiers_->on_config_changed();
+  history_.retain(*directory_);
   switches_->on_config_changed();
   watch_.watch(watched_paths_, watched_print_);
 }
@@ -443,6 +472,23 @@ void Control::on_tick() {
   if (collections_.empty() && pending_routes_.empty()) uv_timer_stop(&tick_);
 }
 
+/// One share of the branches: 10,000 at once would be felt.
+void Control::write_history() {
+  const auto views = monitor_->views();
+  for (std::size_t i = history_turn_; i < views.size(); i += kHistoryTurns) {
+    const std::string& branch = views[i]->config->name;
+    if (views[i]->block == nullptr) {
+      history_.forget(branch);
+    } else if (const auto turn = history_.add(branch, counts_of(*views[i]))) {
+      events_.tell(turn->rising ? LogLevel::kWarning : LogLevel::kInfo, EventKind::kRefusals, branch,
+                   turn->rising ? "refusals rise: " + std::to_string(turn->count) + " in 10 s, most of them " +
+                                      std::string(to_word(turn->reason))
+                                : "refusals are over");
+    }
+  }
+  history_turn_ = (history_turn_ + 1) % kHistoryTurns;
+}
+
 // ---- the end --------------------------------------------------------------------------------------------------------
 
 void Control::on_signal(int signal) {
@@ -460,6 +506,8 @@ void Control::on_signal(int signal) {
              {{"shutdown_delay_ms", std::to_string(milliseconds(config_->shutdown_delay))},
               {"drain_timeout_ms", std::to_string(milliseconds(config_->drain_timeout))}});
   service_manager_.stopping("draining", config_->shutdown_delay + config_->drain_timeout + kShutdownMargin);
+  events_.keep(LogLevel::kWarning, EventKind::kRouter, "",
+               "draining, sessions have " + routing::format_duration(config_->drain_timeout));
   switches_->drain();
   uv_timer_start(
       &drain_timer_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->begin_drain(); },
@@ -503,6 +551,7 @@ void Control::shut_down() {
   for (auto& signal : signals_) uv_close(reinterpret_cast<uv_handle_t*>(&signal), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&tick_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&drain_timer_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&history_timer_), nullptr);
   mailbox_.close();
   log_record(LogLevel::kInfo, "stopped", {});
 }

@@ -16,6 +16,7 @@
 #include "proxy/admin/control_view.h"
 #include "proxy/cli/commands.h"
 #include "proxy/io/mailbox.h"
+#include "proxy/monitor/event_log.h"
 #include "proxy/monitor/monitor.h"
 #include "proxy/monitor/planned_switches.h"
 #include "proxy/monitor/sql_context.h"
@@ -56,6 +57,9 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   std::int64_t certificate_not_after() const override;
   std::uint32_t max_connections() const override { return max_connections_; }
   std::uint64_t log_lines_dropped() const override;
+  std::int64_t started_unix_ms() const override { return started_unix_ms_; }
+  const EventRing& events() const override { return events_.ring(); }
+  const DecisionHistory& history() const override { return history_; }
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override;
   ReloadResult reload() override;
   void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) override;
@@ -98,10 +102,12 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   void on_signal(int signal);
   void on_tick();
   void begin_drain();
+  void write_history();
   void stop_workers();
   void shut_down();
   void adopt(std::shared_ptr<const routing::Config> config, std::shared_ptr<const TlsContexts> tls);
   std::shared_ptr<const routing::Config> keep_what_needs_a_restart(std::shared_ptr<const routing::Config> fresh) const;
+  void tell_reload(const std::vector<std::string>& rejected);
   bool try_explain(const PendingRoute& route, bool last);
   ReloadResult read_again();
   std::string serving() const;
@@ -115,6 +121,10 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   std::vector<std::string> watched_paths_;
   std::uint64_t watched_print_ = 0;
   ReloadStats reload_stats_;
+  std::int64_t started_unix_ms_ = 0;
+  EventLog events_;  // outlives who tells it
+  DecisionHistory history_;
+  std::size_t history_turn_ = 0;
   std::uint32_t max_connections_ = 0;
   std::uint32_t worker_count_ = 1;
 
@@ -122,6 +132,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   uv_signal_t signals_[3]{};
   uv_timer_t tick_{};
   uv_timer_t drain_timer_{};
+  uv_timer_t history_timer_{};
   Mailbox<ToControl> mailbox_;
   FileWatch watch_;
   BranchStore branches_{loop_.uv(), *this};

@@ -87,6 +87,9 @@ class FakeControl final : public ControlView {
   std::int64_t certificate_not_after() const override { return not_after; }
   std::uint32_t max_connections() const override { return 20'000; }
   std::uint64_t log_lines_dropped() const override { return 5; }
+  std::int64_t started_unix_ms() const override { return 1'700'000'000'000; }
+  const EventRing& events() const override { return ring; }
+  const DecisionHistory& history() const override { return decisions; }
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override {
     waiting_sessions = std::move(done);
   }
@@ -124,6 +127,8 @@ class FakeControl final : public ControlView {
   std::shared_ptr<routing::BranchView> in_use;
   std::shared_ptr<routing::BranchView> not_in_use;
   std::shared_ptr<metrics::BranchBlock> block;
+  EventRing ring;
+  DecisionHistory decisions;
   metrics::WorkerBlock worker{2, routing::kRouteClassCount, routing::kReasonCount};
   VerifierStats verifiers;
   std::optional<DiscoveryStatus> discovery_status;

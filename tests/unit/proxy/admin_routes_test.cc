@@ -70,7 +70,8 @@ TEST_CASE("healthz answers whatever the router does; readyz follows listening an
 
 TEST_CASE("an unknown path is 404, a wrong method 405 that says which is right") {
   World world;
-  for (const auto* path : {"/", "/api", "/metrics/", "/METRICS", "/api/reload/x", "/../metrics"})
+  for (const auto* path : {"/index.html", "/assets", "/assets/", "/assets/none.js", "/api", "/metrics/", "/METRICS",
+                           "/api/reload/x", "/../metrics"})
     CHECK(world.get(path).status == 404);
   CHECK(world.get("/api/reload").status == 405);
   CHECK(world.last->headers.front() == std::pair<std::string, std::string>("Allow", "POST"));
@@ -102,7 +103,9 @@ TEST_CASE("the metrics endpoint has metrics and health and nothing else") {
   CHECK(world.last->content_type == "text/plain; version=0.0.4; charset=utf-8");
   CHECK(world.get("/healthz").status == 200);
   CHECK(world.get("/readyz").status == 200);
-  for (const auto* path : {"/api/status", "/api/sessions", "/api/route?user=a.b"}) CHECK(world.get(path).status == 404);
+  for (const auto* path :
+       {"/", "/assets/app.js", "/api/overview", "/api/events", "/api/status", "/api/sessions", "/api/route?user=a.b"})
+    CHECK(world.get(path).status == 404);
   CHECK(world.post("").status == 404);
   CHECK(world.control.reloads_asked == 0);
 }
@@ -256,4 +259,66 @@ TEST_CASE("a reload that changed nothing is 422 and says why") {
   world.control.reload_result = {.applied = false, .errors = {"/etc/p.json: /listeners: missing"}};
   CHECK(world.post("").status == 422);
   CHECK(world.last->body == "{\"applied\":false,\"errors\":[\"/etc/p.json: /listeners: missing\"]}\n");
+}
+
+TEST_CASE("the status page is read with a policy that lets it do nothing else") {
+  World world;
+  const auto header = [&](std::string_view name) {
+    for (const auto& [key, value] : world.last->headers) {
+      if (key == name) return value;
+    }
+    return std::string();
+  };
+  CHECK(world.get("/").status == 200);
+  CHECK(world.last->content_type == "text/html; charset=utf-8");
+  CHECK(world.last->body.starts_with("<!doctype html>"));
+  CHECK(header("Content-Security-Policy").starts_with("default-src 'none'; script-src 'self'; style-src 'self';"));
+  CHECK(header("Content-Security-Policy").find("frame-ancestors 'none'") != std::string::npos);
+  CHECK(header("Referrer-Policy") == "no-referrer");
+  CHECK(world.get("/assets/app.js").content_type == "text/javascript; charset=utf-8");
+  CHECK(world.get("/assets/page.css").content_type == "text/css; charset=utf-8");
+  CHECK(world.get("/?theme=dark").status == 400);
+  CHECK(world.post("", true, false, "/").status == 405);
+}
+
+TEST_CASE("an overview that has not changed is not sent again") {
+  World world;
+  const auto etag_of = [](const HttpResponse& response) {
+    for (const auto& [key, value] : response.headers) {
+      if (key == "ETag") return value;
+    }
+    return std::string();
+  };
+  const std::string etag = etag_of(world.get("/api/overview"));
+  CHECK(etag.size() == 18);
+  CHECK(world.last->body.find("\"orders\"") != std::string::npos);
+  const auto again = [&](const std::string& known) {
+    world.send({.method = HttpMethod::kGet,
+                .target = "/api/overview",
+                .authorization = {},
+                .has_origin = false,
+                .from_loopback = false,
+                .if_none_match = known});
+    return world.last->status;
+  };
+  CHECK(again(etag) == 304);
+  CHECK(world.last->body.empty());
+  CHECK(etag_of(*world.last) == etag);
+  CHECK(again("W/\"x\", " + etag) == 304);
+  CHECK(again("\"0000000000000000\"") == 200);
+  world.control.in_use->on_hold = true;
+  CHECK(again(etag) == 200);
+}
+
+TEST_CASE("numbers and words of the page's questions are bounded") {
+  World world;
+  CHECK(world.get("/api/overview?limit=500&offset=9007199254740991").status == 200);
+  for (const auto* target :
+       {"/api/overview?limit=501", "/api/overview?limit=-1", "/api/overview?limit=", "/api/overview?offset=1x",
+        "/api/overview?offset=99999999999999999999", "/api/overview?rows=1",
+        "/api/overview?search=a%20b%20c%20d%20e%20f%20g%20h%20i", "/api/events?after=x", "/api/events?limit=501"})
+    CHECK(world.get(target).status == 400);
+  CHECK(world.get("/api/overview?search=" + std::string(128, 'x')).status == 200);
+  CHECK(world.get("/api/overview?search=" + std::string(129, 'x')).status == 400);
+  CHECK(world.last->body == "{\"error\":\"search is longer than 128 bytes\"}\n");
 }

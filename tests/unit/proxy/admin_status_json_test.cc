@@ -18,7 +18,7 @@ TEST_CASE("the status has the contract's shape, keys in order") {
   control.block->slot(1).active[proxy::pgbouncer_destination(*control.in_use->config, 0)].set(2);
   control.block->slot(1).active[proxy::endpoint_destination(*control.in_use->config, 1, 0)].set(1);
   control.block->slot(1).holding.set(4);
-  const auto text = proxy::status_json(control, "orders", proxy::fake_now());
+  const auto text = proxy::status_json(control, std::nullopt, proxy::fake_now());
   REQUIRE(text.has_value());
   CHECK(
       *text ==
@@ -29,7 +29,9 @@ TEST_CASE("the status has the contract's shape, keys in order") {
           R"({"name":"pg-2","role":"replica","state":"down","lag_seconds":null,"lag_bytes":null,"sample_age_seconds":null,"sessions":0}],)"
           R"("pools":[{"name":"app","target":"primary","endpoints":[{"address":"10.0.0.21:6432","state":"unknown","sessions":0}]},)"
           R"({"name":"reads","target":"replica","endpoints":[{"address":"10.0.0.20:6432","state":"ok","sessions":1},)"
-          R"({"address":"[::1]:7000","state":"unknown","sessions":0}]}]}}})"
+          R"({"address":"[::1]:7000","state":"unknown","sessions":0}]}]},"spare":{"active":false,"primary":null,"timeline":null,"on_hold":false,)"
+          R"("holding":0,"members":[{"name":"pg-9","role":"unknown","state":"unknown","lag_seconds":null,"lag_bytes":null,)"
+          R"("sample_age_seconds":null,"sessions":0}],"pools":[]}}})"
           "\n");
 }
 
@@ -124,4 +126,41 @@ TEST_CASE("how a branch's members are found is told where they are not listed") 
   CHECK(discovery().dump() == R"({"source":"patroni","state":"ok","age_seconds":1.235,"error":null})");
   control.discovery_status = {.source = "patroni", .up = false, .age_seconds = 60, .error = "no answer", .failures = 5};
   CHECK(discovery().dump() == R"({"source":"patroni","state":"stale","age_seconds":60.0,"error":"no answer"})");
+}
+
+TEST_CASE("who asks for one branch is told all that is known of it") {
+  FakeControl control;
+  using routing::Reason;
+  const auto at = [](Reason reason) { return static_cast<std::size_t>(reason); };
+  const std::size_t reasons = routing::kReasonCount;
+  control.block->slot(0).decisions[0 * reasons + at(Reason::kPrimary)].set(2);
+  control.block->slot(1).decisions[3 * reasons + at(Reason::kLocalPool)].set(1);
+  control.block->slot(1).decisions[0 * reasons + at(Reason::kPrimary)].set(5);
+  control.block->slot(0).refusals[1 * reasons + at(Reason::kNoReplica)].set(3);
+  control.block->slot(1).active[proxy::pgbouncer_destination(*control.in_use->config, 0)].set(2);
+  control.in_use->failovers = 1;
+  control.in_use->members[1].lag_at_least = 12.3456;
+  proxy::DecisionHistory::Counts counts{};
+  counts[at(Reason::kPrimary)] = 4;
+  control.decisions.add("orders", counts);
+  const auto branch = Json::parse(*proxy::status_json(control, "orders", proxy::fake_now()))["branches"]["orders"];
+  CHECK(branch["decisions"].dump() == R"({"primary":7,"local_pool":1})");
+  CHECK(branch["refusals"].dump() == R"({"no_replica":3})");
+  CHECK(branch["history"].dump() == R"({"bin_seconds":10.0,"bins":36,"reasons":{"primary":[4]}})");
+  CHECK(branch["lag_limit_seconds"] == 10.0);
+  CHECK(branch["labels"].dump() == R"({"app":"shop"})");
+  CHECK(branch["failovers"] == 1);
+  CHECK(branch["health"] == "warning");
+  CHECK(branch["problems"].dump() == R"([{"health":"warning","text":"pg-2 is down"}])");
+  CHECK(branch["members"][0]["address"] == "10.0.0.10:5432");
+  CHECK(branch["members"][0]["pgbouncer_port"] == 6432);
+  CHECK(branch["members"][0]["pgbouncer_sessions"] == 2);
+  CHECK(branch["members"][1]["pgbouncer_port"].is_null());
+  CHECK(branch["members"][1]["lag_at_least_seconds"] == 12.346);
+  CHECK(branch["members"][2]["probe_failures"] == 7);
+  // Of one that nobody uses there is nothing to tell, and nothing wrong.
+  const auto spare = Json::parse(*proxy::status_json(control, "spare", proxy::fake_now()))["branches"]["spare"];
+  CHECK(spare["health"] == "idle");
+  CHECK(spare["decisions"].dump() == "{}");
+  CHECK(spare["members"][0]["timeline"].is_null());
 }
