@@ -3,13 +3,19 @@
 #include <algorithm>
 #include <limits>
 
-#include "metrics/blocks.h"
-
 namespace pointsman::proxy {
 namespace {
 
 bool is_refusal(std::size_t reason) {
   return reason >= routing::kFirstRefusal;
+}
+
+/// Counters lie at [row * reasons + reason].
+void add_rows(DecisionHistory::Counts& counts, const std::vector<metrics::Counter>& counters, std::size_t reasons) {
+  if (reasons == 0) return;
+  for (std::size_t row = 0; row + reasons <= counters.size(); row += reasons) {
+    for (std::size_t i = 0; i < std::min(reasons, counts.size()); ++i) counts[i] += counters[row + i].value();
+  }
 }
 
 }  // namespace
@@ -76,7 +82,8 @@ void DecisionHistory::forget(std::string_view branch) {
 }
 
 void DecisionHistory::retain(const routing::Directory& directory) {
-  std::erase_if(branches_, [&](const auto& entry) { return directory.find(entry.first) < 0; });
+  std::erase_if(branches_,
+                [&](const auto& entry) { return entry.first != kNoBranch && directory.find(entry.first) < 0; });
 }
 
 std::vector<std::pair<routing::Reason, std::vector<std::uint32_t>>> DecisionHistory::bins_of(
@@ -100,16 +107,16 @@ DecisionHistory::Counts counts_of(const routing::BranchView& view) {
   DecisionHistory::Counts counts{};
   if (view.block == nullptr) return counts;
   const metrics::Dimensions& size = view.block->dimensions();
-  const auto add = [&](const std::vector<metrics::Counter>& counters) {
-    for (std::size_t row = 0; row + size.reasons <= counters.size(); row += size.reasons) {
-      for (std::size_t reason = 0; reason < std::min(size.reasons, counts.size()); ++reason)
-        counts[reason] += counters[row + reason].value();
-    }
-  };
   for (std::size_t worker = 0; worker < size.workers; ++worker) {
-    add(view.block->slot(worker).decisions);
-    add(view.block->slot(worker).refusals);
+    add_rows(counts, view.block->slot(worker).decisions, size.reasons);
+    add_rows(counts, view.block->slot(worker).refusals, size.reasons);
   }
+  return counts;
+}
+
+DecisionHistory::Counts counts_of(const std::vector<const metrics::WorkerBlock*>& workers) {
+  DecisionHistory::Counts counts{};
+  for (const metrics::WorkerBlock* block : workers) add_rows(counts, block->refusals, routing::kReasonCount);
   return counts;
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "metrics/blocks.h"
 #include "routing/reason.h"
 #include "routing/snapshot.h"
 
@@ -28,6 +29,8 @@ class DecisionHistory {
   /// Refusals rise: that many in one bin, and so many times the mean of the bins before.
   static constexpr std::uint64_t kManyRefusals = 20;
   static constexpr std::uint64_t kRise = 3;
+  /// Stands for what was refused before a branch was known.
+  static constexpr std::string_view kNoBranch = "";
 
   using Counts = std::array<std::uint64_t, routing::kReasonCount>;
   struct Series {
@@ -73,5 +76,7 @@ class DecisionHistory {
 
 /// Decisions and refusals of a branch since its block was made, by reason. All zero without a block.
 DecisionHistory::Counts counts_of(const routing::BranchView& view);
+/// Refusals without a known branch, of all workers.
+DecisionHistory::Counts counts_of(const std::vector<const metrics::WorkerBlock*>& workers);
 
 }  // namespace pointsman::proxy

@@ -143,7 +143,7 @@ base::Result<OverviewQuery> OverviewQuery::parse(std::string_view search) {
   OverviewQuery query;
   query.search = std::string(search);
   while (!search.empty()) {
-    const std::size_t end = std::min(search.find(' '), search.size());
+    const std::size_t end = std::min(search.find_first_of(" \t\r\n"), search.size());
     std::string term = lowered(search.substr(0, end));
     search.remove_prefix(std::min(end + 1, search.size()));
     if (term.empty()) continue;

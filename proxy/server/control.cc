@@ -472,18 +472,24 @@ void Control::on_tick() {
   if (collections_.empty() && pending_routes_.empty()) uv_timer_stop(&tick_);
 }
 
-/// One share of the branches: 10,000 at once would be felt.
+/// One share of the branches: 10,000 at once would be felt. And, once a round, what was refused before a branch was
+/// known.
 void Control::write_history() {
+  const auto add = [this](std::string_view branch, const DecisionHistory::Counts& counts) {
+    const auto turn = history_.add(branch, counts);
+    if (!turn) return;
+    events_.tell(turn->rising ? LogLevel::kWarning : LogLevel::kInfo, EventKind::kRefusals, branch,
+                 turn->rising ? "refusals rise: " + std::to_string(turn->count) + " in 10 s, most of them " +
+                                    std::string(to_word(turn->reason))
+                              : "refusals are over");
+  };
+  if (history_turn_ == 0) add(DecisionHistory::kNoBranch, counts_of(worker_blocks()));
   const auto views = monitor_->views();
   for (std::size_t i = history_turn_; i < views.size(); i += kHistoryTurns) {
-    const std::string& branch = views[i]->config->name;
     if (views[i]->block == nullptr) {
-      history_.forget(branch);
-    } else if (const auto turn = history_.add(branch, counts_of(*views[i]))) {
-      events_.tell(turn->rising ? LogLevel::kWarning : LogLevel::kInfo, EventKind::kRefusals, branch,
-                   turn->rising ? "refusals rise: " + std::to_string(turn->count) + " in 10 s, most of them " +
-                                      std::string(to_word(turn->reason))
-                                : "refusals are over");
+      history_.forget(views[i]->config->name);
+    } else {
+      add(views[i]->config->name, counts_of(*views[i]));
     }
   }
   history_turn_ = (history_turn_ + 1) % kHistoryTurns;

@@ -136,6 +136,7 @@ def measure(arguments, work, postgres):
     out["rss_probing_mib"] = router.rss_mib()
     out["scrape_s"], out["scrape_bytes"] = router.timed("/metrics", times=3)
     out["status_s"], out["status_bytes"] = router.timed("/api/status", times=3)
+    out["overview_s"], out["overview_bytes"] = router.timed("/api/overview", times=3)
     status = json.loads(router.get("/api/status"))["branches"]
     out["seen_active"] = sum(branch["active"] for branch in status.values())
     router.server.stop(20)

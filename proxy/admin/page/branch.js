@@ -2,7 +2,7 @@
 
 import { h, reconcile, setAttribute, setClass, setText, svg } from "./dom.js";
 import { Tracks } from "./tracks.js";
-import { moment, number, plural, seconds } from "./words.js";
+import { moment, number, plural, seconds, span } from "./words.js";
 
 const HELD = new Set(["held", "hold_expired"]);
 
@@ -79,7 +79,7 @@ export class Branch {
     ];
     const longest = Math.max(1, ...rows.map(({ reason }) => (reasons[reason] ?? []).length));
     const highest = Math.max(1, ...rows.flatMap(({ reason }) => reasons[reason] ?? []));
-    setText(this.span, rows.length > 0 ? `last ${seconds(longest * width)}` : "");
+    setText(this.span, rows.length > 0 ? `last ${span(longest * width)}` : "");
     this.quiet.hidden = rows.length > 0;
     reconcile(this.reasons, rows, {
       key: ({ reason }) => reason,

@@ -100,9 +100,11 @@ TEST_CASE("a branch that is forgotten begins anew") {
   CHECK(world.history.bins_of("orders").empty());
   proxy::FakeControl control;
   world.history.add("gone", world.counts);
+  world.history.add(DecisionHistory::kNoBranch, world.counts);
   world.history.add("orders", world.counts);
   world.history.retain(*control.directory());
   CHECK(world.history.bins_of("gone").empty());
+  CHECK(world.history.bins_of(DecisionHistory::kNoBranch).size() == 1);
   CHECK(world.bins(Reason::kPrimary) == Bins{3});
 }
 
@@ -116,4 +118,6 @@ TEST_CASE("decisions and refusals of all workers, destinations and listeners are
   CHECK(counts[at(Reason::kPrimary)] == 3);
   CHECK(counts[at(Reason::kRemoved)] == 4);
   CHECK(proxy::counts_of(*control.not_in_use) == DecisionHistory::Counts{});
+  control.worker.refusals[1 * reasons + at(Reason::kUnknownBranch)].set(5);
+  CHECK(proxy::counts_of(control.worker_blocks())[at(Reason::kUnknownBranch)] == 5);
 }

@@ -103,7 +103,8 @@ TEST_CASE("a branch with another configuration is found by what it has now") {
   control.in_use->config = moved;
   CHECK(matching("10.0.0.10") == 0);
   CHECK(matching("new.example") == 1);
-  CHECK(matching("shop\nnew") == 0);
+  CHECK(matching("shop\nnew") == 1);  // two words
+  CHECK(matching("shopnew") == 0);
 }
 
 TEST_CASE("only the rows that were asked for are told") {
