@@ -3,9 +3,12 @@
 // PgBouncers, then pool endpoints.
 
 #include <cstddef>
+#include <optional>
 #include <string>
 
 #include "metrics/registry.h"
+#include "routing/reason.h"
+#include "routing/selection.h"
 #include "routing/snapshot.h"
 
 namespace pointsman::proxy {
@@ -26,6 +29,10 @@ std::string endpoint_name(const routing::PoolEndpointConfig& endpoint);
 
 /// What is known of an endpoint: nobody probes pools, but a session that is connected proves one.
 routing::MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint);
+
+/// The route that a decision for this reason took. Nothing: its destination says it (after a hold), or the reason is no
+/// decision's.
+std::optional<routing::RouteClass> route_of_reason(routing::Reason reason);
 
 /// Labels of the branch's destinations, in the block's order.
 metrics::BranchWords destination_words(const routing::BranchView& view);

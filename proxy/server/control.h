@@ -15,6 +15,7 @@
 #include "proxy/admin/admin_server.h"
 #include "proxy/admin/control_view.h"
 #include "proxy/cli/commands.h"
+#include "proxy/console/console_server.h"
 #include "proxy/io/mailbox.h"
 #include "proxy/monitor/monitor.h"
 #include "proxy/monitor/planned_switches.h"
@@ -27,7 +28,7 @@
 
 namespace pointsman::proxy {
 
-class Control final : public ControlView, public ViewSink, public VerifierSink {
+class Control final : public ControlView, public ConsoleHost, public ViewSink, public VerifierSink {
  public:
   explicit Control(std::string config_file);
   ~Control() override;
@@ -54,6 +55,8 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   std::int64_t certificate_not_after() const override;
   std::uint32_t max_connections() const override { return max_connections_; }
   std::uint64_t log_lines_dropped() const override;
+  std::optional<ConsoleStats> console_stats() const override;
+  void kill_session(std::uint32_t worker, std::uint64_t session, std::function<void(bool found)> done) override;
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override;
   ReloadResult reload() override;
   void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) override;
@@ -62,6 +65,10 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   }
   void release(const std::string& branch, SwitchDone done) override { switches_->release(branch, std::move(done)); }
   void adopt_cluster(const std::string& branch, SwitchDone done) override { switches_->adopt(branch, std::move(done)); }
+
+  // ConsoleHost
+  std::shared_ptr<const protocol::ServerTlsContext> server_tls() const override { return tls_->server; }
+  std::string_view mock_secret() const override { return tls_->mock_secret; }
 
   // ViewSink, VerifierSink
   void publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) override;
@@ -74,6 +81,10 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
     base::Instant deadline{};
     std::function<void(std::vector<SessionRow>)> done;
   };
+  struct PendingKill {
+    base::Instant deadline{};
+    std::function<void(bool found)> done;
+  };
   struct PendingRoute {
     std::string listener;
     std::string user;
@@ -85,12 +96,15 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   bool open_listeners(std::vector<std::vector<int>>& per_worker);
   void set_limits();
   bool open_admin();
+  bool open_console();
   bool open_state_dir();
   void announce();
   void open_handles();
   void handle(ToControl&& message);
   void on_signal(int signal);
   void on_tick();
+  void start_ticking();
+  void finish_kills(base::Instant now);
   void begin_drain();
   void stop_workers();
   void shut_down();
@@ -120,6 +134,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
   std::unique_ptr<PlannedSwitches> switches_;
   std::unique_ptr<VerifierService> verifiers_;
   std::unique_ptr<AdminServer> admin_;
+  std::unique_ptr<ConsoleServer> console_;
 
   SharedCounts shared_;
   std::vector<std::unique_ptr<Worker>> workers_;
@@ -129,6 +144,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink {
 
   std::uint64_t next_collection_ = 1;
   std::map<std::uint64_t, Collection> collections_;
+  std::map<std::uint64_t, PendingKill> kills_;
   std::vector<PendingRoute> pending_routes_;
 
   bool listening_ = false;
