@@ -246,7 +246,7 @@ struct LimitsConfig {
 
 /// The whole configuration. Immutable once read; shared by the control thread's parts.
 struct Config {
-  std::string file;  ///< absolute
+  std::string file;                       ///< absolute
   std::vector<ListenerConfig> listeners;  ///< without the consoles': workers know a listener by its place here
   ConsoleConfig console;
   std::optional<TlsConfig> tls;

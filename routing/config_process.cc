@@ -166,8 +166,7 @@ void read_listeners(ObjectReader& root, Config& config) {
   for (std::size_t i = 0; i < array->size(); ++i) {
     const JsonPath here(path, i);
     if (is_console_listener((*array)[i])) {
-      config.console.listeners.push_back(
-          read_console_listener((*array)[i], here, root.sink(), config.tls.has_value()));
+      config.console.listeners.push_back(read_console_listener((*array)[i], here, root.sink(), config.tls.has_value()));
       config.console.listeners.back().position = i;
       take_name(here, config.console.listeners.back().name);
       continue;

@@ -122,8 +122,8 @@ Table config_table(const ControlView& control) {
   settings.add("zone", config.zone, nullptr, Takes::kReload);
   settings.add("log.level", config.log_level, "info", Takes::kReload);
   settings.add("log.format", config.log_format == routing::LogFormat::kText ? "text" : "json", "text", Takes::kReload);
-  settings.add("tcp.keepalive", config.tcp_keepalive, "30s", Takes::kReload);
-  settings.add("tcp.user_timeout", config.tcp_user_timeout, "30s", Takes::kReload);
+  settings.add("tcp.keepalive", config.tcp_keepalive, "30s", Takes::kRestart);  // listeners have it from the start
+  settings.add("tcp.user_timeout", config.tcp_user_timeout, "30s", Takes::kRestart);
   settings.add("limits.startup_timeout", config.limits.startup_timeout, "15s", Takes::kReload);
   settings.add("limits.max_connections", control.max_connections(), nullptr, Takes::kRestart);
   settings.add("limits.max_connections_per_branch", config.limits.max_connections_per_branch, "5000", Takes::kReload);

@@ -1,6 +1,6 @@
 #pragma once
-// The shell around a ConsoleCore: one client's socket on the control loop. Bytes in, actions out, one piece of an answer
-// at a time: while the socket does not take it, nothing more is made and nothing is read.
+// The shell around a ConsoleCore: one client's socket on the control loop. Bytes in, actions out, one piece of an
+// answer at a time: while the socket does not take it, nothing more is made and nothing is read.
 //
 //   Serving ──Finish──► Lingering ──► Closing
 //

@@ -343,7 +343,8 @@ ConsoleCore::Next ConsoleCore::refuse(const routing::Refusal& refusal) {
   std::string bytes;
   protocol::append_error_response(bytes, fields);
   send(std::move(bytes));
-  return close(ConsoleEnd::kRefused, refusal.log_detail.empty() ? refusal.message : refusal.message + " (" + refusal.log_detail + ")");
+  return close(ConsoleEnd::kRefused,
+               refusal.log_detail.empty() ? refusal.message : refusal.message + " (" + refusal.log_detail + ")");
 }
 
 ConsoleCore::Next ConsoleCore::refuse(Report report, std::string reason) {

@@ -85,7 +85,8 @@ struct ConsoleFinish {
   ConsoleEnd end = ConsoleEnd::kClientClosed;
   std::string reason;  ///< for the log; empty: the client went
 };
-using ConsoleAction = std::variant<ConsoleSend, ConsoleStartTls, ConsoleLoggedIn, ConsoleExecute, ConsoleCount, ConsoleFinish>;
+using ConsoleAction =
+    std::variant<ConsoleSend, ConsoleStartTls, ConsoleLoggedIn, ConsoleExecute, ConsoleCount, ConsoleFinish>;
 
 class ConsoleCore {
  public:
@@ -140,7 +141,8 @@ class ConsoleCore {
   };
   struct SkippingToSync {};
   struct Closed {};
-  using Phase = std::variant<Negotiating, TlsHandshake, AwaitingStartup, Authenticating, Ready, Running, SkippingToSync, Closed>;
+  using Phase =
+      std::variant<Negotiating, TlsHandshake, AwaitingStartup, Authenticating, Ready, Running, SkippingToSync, Closed>;
   /// A step's outcome: the phase to enter, or nothing when the present one goes on.
   using Next = std::optional<Phase>;
 

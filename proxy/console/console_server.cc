@@ -126,8 +126,9 @@ void ConsoleServer::Impl::take(Endpoint& endpoint, int fd, const routing::Socket
 }
 
 bool ConsoleServer::Impl::admit() {
-  const auto inside = std::count_if(connections.begin(), connections.end(),
-                                    [](const auto& entry) { return entry.second->logged_in() && !entry.second->ending(); });
+  const auto inside = std::count_if(connections.begin(), connections.end(), [](const auto& entry) {
+    return entry.second->logged_in() && !entry.second->ending();
+  });
   return static_cast<std::uint64_t>(inside) < console().max_connections;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
-// The admin console (docs/console.md): its listeners and connections on the control loop. Bounded: connections that have
-// logged in (console.max_connections), connections that have not (routing::kConsoleLogins, beyond them the oldest goes),
-// and new connections per second, since each costs the control thread a TLS handshake.
+// The admin console (docs/console.md): its listeners and connections on the control loop. Bounded: connections that
+// have logged in (console.max_connections), connections that have not (routing::kConsoleLogins, beyond them the oldest
+// goes), and new connections per second, since each costs the control thread a TLS handshake.
 //
 // Lifetime: shut_down(), then run the loop until idle(), then destroy. What the control still owes an answer to is
 // forgotten by then.

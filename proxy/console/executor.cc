@@ -60,8 +60,8 @@ std::string switch_detail(const SwitchAnswer& answer) {
   std::vector<std::string> lines;
   for (const auto& transaction : answer.transactions) {
     lines.push_back("transaction: pid " + std::to_string(transaction.pid) + ", user " +
-                    routing::escape_for_log(transaction.user) + ", " + routing::escape_for_log(transaction.state) + ", " +
-                    seconds(transaction.age_seconds));
+                    routing::escape_for_log(transaction.user) + ", " + routing::escape_for_log(transaction.state) +
+                    ", " + seconds(transaction.age_seconds));
   }
   for (const auto& bouncer : answer.pgbouncers) {
     lines.push_back("pgbouncer: " + routing::escape_for_log(bouncer.name) + ": " + bouncer.state +
@@ -77,10 +77,8 @@ StatementResult switch_result(const Statement& statement, const SwitchAnswer& an
     result.notices.push_back({.severity = "WARNING", .sqlstate = "01000", .message = answer.warnings[i]});
   switch (answer.outcome) {
     case Outcome::kDone:
-      result.notices.push_back({.severity = "NOTICE",
-                                .sqlstate = "00000",
-                                .message = answer.message,
-                                .detail = switch_detail(answer)});
+      result.notices.push_back(
+          {.severity = "NOTICE", .sqlstate = "00000", .message = answer.message, .detail = switch_detail(answer)});
       return result;
     case Outcome::kUnknownBranch:
       return unknown_branch(statement.branch);

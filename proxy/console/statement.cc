@@ -204,8 +204,8 @@ class Parser {
 /// PostgreSQL counts characters, from 1.
 std::size_t Parser::position_of(std::size_t at) const {
   const auto begins_character = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
-  return static_cast<std::size_t>(std::count_if(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at),
-                                                begins_character)) +
+  return static_cast<std::size_t>(
+             std::count_if(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at), begins_character)) +
          1;
 }
 
@@ -215,10 +215,11 @@ StatementFault Parser::syntax_error(std::string_view hint) const {
   const bool comment = token_.written.starts_with("/*");
   const std::string shown = routing::escape_for_log(comment ? token_.written : token_.value, kQuoted);
   if (token_.kind == Token::Kind::kUnterminated) {
-    return {kSyntaxError,
-            std::string(comment ? "unterminated comment" : "unterminated quoted string") + " at or near \"" + shown + "\"",
-            {},
-            position_of(token_.at)};
+    return {
+        kSyntaxError,
+        std::string(comment ? "unterminated comment" : "unterminated quoted string") + " at or near \"" + shown + "\"",
+        {},
+        position_of(token_.at)};
   }
   return {kSyntaxError, "syntax error at or near \"" + shown + "\"", std::string(hint), position_of(token_.at)};
 }
@@ -235,7 +236,8 @@ Parser::MaybeFault Parser::value(std::string& out, std::string_view usage) {
 
 Parser::MaybeFault Parser::show(Statement& out) {
   if (take_keyword("route")) {
-    constexpr std::string_view kUsage = "SHOW ROUTE FOR 'role.branch' or SHOW ROUTE FOR 'role.branch|target', with ON 'listener' behind it if wanted.";
+    constexpr std::string_view kUsage =
+        "SHOW ROUTE FOR 'role.branch' or SHOW ROUTE FOR 'role.branch|target', with ON 'listener' behind it if wanted.";
     out.kind = StatementKind::kShowRoute;
     if (!take_keyword("for")) return syntax_error(kUsage);
     if (auto fault = value(out.user, kUsage)) return fault;

@@ -119,7 +119,9 @@ struct RouteStats {
   std::array<std::uint64_t, metrics::kOutcomes> outcomes{};
   std::uint64_t from_clients = 0;
   std::uint64_t to_clients = 0;
-  bool touched() const { return active + decisions + from_clients + to_clients + outcomes[0] + outcomes[1] + outcomes[2] != 0; }
+  bool touched() const {
+    return active + decisions + from_clients + to_clients + outcomes[0] + outcomes[1] + outcomes[2] != 0;
+  }
 };
 
 /// Sessions and decisions, which are counted by destination.
@@ -151,8 +153,8 @@ std::vector<Row> stats_rows(const BranchView& view) {
   for (std::size_t route = 0; route < std::min(size.routes, stats.size()); ++route) {
     for (std::size_t listener = 0; listener < size.listeners; ++listener) {
       for (std::size_t outcome = 0; outcome < metrics::kOutcomes; ++outcome) {
-        stats[route].outcomes[outcome] +=
-            sum(block, &metrics::BranchSlot::connections, (listener * size.routes + route) * metrics::kOutcomes + outcome);
+        stats[route].outcomes[outcome] += sum(block, &metrics::BranchSlot::connections,
+                                              (listener * size.routes + route) * metrics::kOutcomes + outcome);
       }
     }
     stats[route].from_clients = sum(block, &metrics::BranchSlot::bytes, route * 2);
@@ -195,7 +197,8 @@ std::vector<Row> pool_rows(const BranchView& view) {
   const bool known = view.active && view.members.size() == branch.members.size();
   for (std::size_t i = 0; i < branch.members.size(); ++i) {
     if (branch.members[i].pgbouncer_port == 0) continue;
-    const routing::PoolEndpointConfig beside{.host = branch.members[i].host, .port = branch.members[i].pgbouncer_port, .zone = {}};
+    const routing::PoolEndpointConfig beside{
+        .host = branch.members[i].host, .port = branch.members[i].pgbouncer_port, .zone = {}};
     const auto sessions = active_sessions(view, pgbouncer_destination(branch, i));
     rows.push_back({branch.name, Cell(), known ? std::string(to_text(view.members[i].role)) : "unknown",
                     branch.members[i].name, escaped(endpoint_name(beside)), sessions > 0 ? "ok" : "unknown", false,
@@ -252,13 +255,13 @@ Table branches_table(const ControlView& control, std::string_view branch) {
                    control, branch, [](const BranchView& view) {
                      const bool known = view.active && view.primary >= 0;
                      const auto primary = static_cast<std::size_t>(std::max(view.primary, 0));
-                     return std::vector<Row>{
-                         {view.config->name, view.active, known ? Cell(view.config->members[primary].name) : Cell(),
-                          view.timeline != 0 ? Cell(number(view.timeline)) : Cell(),
-                          number(view.config->members.size()), number(view.config->pools.size()),
-                          number(sessions_of(view)),
-                          number(view.block == nullptr ? 0 : metrics::sum_holding(*view.block)), view.on_hold,
-                          number(view.failovers)}};
+                     return std::vector<Row>{{view.config->name, view.active,
+                                              known ? Cell(view.config->members[primary].name) : Cell(),
+                                              view.timeline != 0 ? Cell(number(view.timeline)) : Cell(),
+                                              number(view.config->members.size()), number(view.config->pools.size()),
+                                              number(sessions_of(view)),
+                                              number(view.block == nullptr ? 0 : metrics::sum_holding(*view.block)),
+                                              view.on_hold, number(view.failovers)}};
                    });
 }
 
@@ -305,7 +308,7 @@ Table stats_table(const ControlView& control, std::string_view branch) {
   return by_branch({{"branch"},
                     {"route"},
                     {"active", ColumnType::kInt8},
-                    {"logins", ColumnType::kInt8},
+                    {"ended", ColumnType::kInt8},
                     {"refused", ColumnType::kInt8},
                     {"failed", ColumnType::kInt8},
                     {"decisions", ColumnType::kInt8},
@@ -336,8 +339,7 @@ Table sessions_table(std::vector<SessionRow> sessions, std::string_view branch) 
                       {"age_seconds", ColumnType::kFloat8},
                       {"bytes_from_client", ColumnType::kInt8},
                       {"bytes_to_client", ColumnType::kInt8}},
-          .more = [sessions = std::move(sessions),
-                   next = std::size_t{0}]() mutable -> std::optional<std::vector<Row>> {
+          .more = [sessions = std::move(sessions), next = std::size_t{0}]() mutable -> std::optional<std::vector<Row>> {
             if (next == sessions.size()) return std::nullopt;
             std::vector<Row> rows;
             for (; next < sessions.size() && rows.size() < kSessionsAtOnce; ++next)

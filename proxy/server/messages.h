@@ -102,7 +102,7 @@ struct WorkerEmpty {
 struct WorkerStopped {
   std::uint32_t worker = 0;
 };
-using ToControl =
-    std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, SessionKilled, WorkerEmpty, WorkerStopped>;
+using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, SessionKilled,
+                               WorkerEmpty, WorkerStopped>;
 
 }  // namespace pointsman::proxy

@@ -26,7 +26,7 @@ SHOWS = {
     "SESSIONS": "id phase client listener user branch target destination reason database application tls idle backend_pid "
                 "age_seconds bytes_from_client bytes_to_client",
     "ROUTES": "branch route destination reason count",
-    "STATS": "branch route active logins refused failed decisions bytes_from_client bytes_to_client",
+    "STATS": "branch route active ended refused failed decisions bytes_from_client bytes_to_client",
     "CONFIG": "key value default reload",
     "VERSION": "version",
     "HELP": "statement role what",
@@ -199,7 +199,7 @@ def test_the_tables_say_what_the_admin_endpoint_says(console):
     routes = {(row["route"], row["destination"], row["reason"]): row["count"] for row in rows(console, "SHOW ROUTES")}
     assert routes["primary", "pg-0", "primary"] >= 1
     stats = next(row for row in rows(console, f"SHOW STATS FOR {BRANCH}") if row["route"] == "primary")
-    assert stats["logins"] >= 1 and stats["decisions"] >= 1 and stats["bytes_to_client"] > 0
+    assert stats["ended"] >= 1 and stats["decisions"] >= 1 and stats["bytes_to_client"] > 0
     assert rows(console, "SHOW VERSION")[0]["version"].startswith("Pointsman ")
 
 

@@ -1,6 +1,6 @@
-// A console connection against a hostile client. First byte: bit 0 begins behind an honest login, bit 1 as a reader, the
-// others choose the size of pieces. However the bytes are cut, what is sent and done is the same; nothing acts for a
-// reader; nobody gets in without the proof; every piece that is sent is bounded and whole messages.
+// A console connection against a hostile client. First byte: bit 0 begins behind an honest login, bit 1 as a reader,
+// the others choose the size of pieces. However the bytes are cut, what is sent and done is the same; nothing acts for
+// a reader; nobody gets in without the proof; every piece that is sent is bounded and whole messages.
 
 #include <cstddef>
 #include <cstdint>

@@ -154,16 +154,23 @@ TEST_CASE("an answer has its types, its rows, its tag") {
   inside.drive.client(query_message("SHOW VERSION"));
   CHECK(inside.drive.messages() == Lines{"T", "D", "D", "C:SHOW", "Z"});
   std::string columns;
-  append_row_description(columns, {{"version"}, {"number", ColumnType::kInt8}, {"share", ColumnType::kFloat8}, {"good", ColumnType::kBool}});
+  append_row_description(
+      columns,
+      {{"version"}, {"number", ColumnType::kInt8}, {"share", ColumnType::kFloat8}, {"good", ColumnType::kBool}});
   CHECK(inside.drive.sent.starts_with(columns));
-  std::string row("D\0\0\0\x21\0\4\0\0\0\3one\0\0\0\2-7\0\0\0\5""0.500\0\0\0\1t", 34);
+  std::string row(
+      "D\0\0\0\x21\0\4\0\0\0\3one\0\0\0\2-7\0\0\0\5"
+      "0.500\0\0\0\1t",
+      34);
   CHECK(inside.drive.sent.substr(columns.size()).starts_with(row));
   CHECK(inside.drive.log == Lines{"execute SHOW", "count 0"});
 }
 
 TEST_CASE("several statements run in order, and stop at the first error") {
-  CHECK(answers(query_message("RELOAD; SHOW VERSION")) == Lines{"N:NOTICE 00000 done", "C:RELOAD", "T", "D", "D", "C:SHOW", "Z"});
-  CHECK(answers(query_message("RELOAD; HOLD x; RELOAD")) == Lines{"N:NOTICE 00000 done", "C:RELOAD", "E:ERROR 55000 no", "Z"});
+  CHECK(answers(query_message("RELOAD; SHOW VERSION")) ==
+        Lines{"N:NOTICE 00000 done", "C:RELOAD", "T", "D", "D", "C:SHOW", "Z"});
+  CHECK(answers(query_message("RELOAD; HOLD x; RELOAD")) ==
+        Lines{"N:NOTICE 00000 done", "C:RELOAD", "E:ERROR 55000 no", "Z"});
   CHECK(answers(query_message("RELOAD; NONSENSE")) == Lines{"E:ERROR 42601 syntax error at or near \"NONSENSE\"", "Z"});
   CHECK(answers(query_message("")) == Lines{"I", "Z"});
   CHECK(answers(query_message("RELOAD") + query_message("RELOAD")) ==
@@ -192,12 +199,14 @@ TEST_CASE("rights are those of now") {
 TEST_CASE("the extended protocol is refused once, up to Sync") {
   const std::string parse = typed_message('P', std::string("\0SHOW VERSION\0\0\0", 16));
   const std::string bind = typed_message('B', std::string(4000, 'b'));
-  CHECK(answers(parse + bind + typed_message('D', "P") + typed_message('E', "x") + typed_message('S', "") + query_message("RELOAD")) ==
-        Lines{"E:ERROR 0A000 the admin console takes simple queries only, no prepared statements", "Z", "N:NOTICE 00000 done",
-              "C:RELOAD", "Z"});
+  CHECK(answers(parse + bind + typed_message('D', "P") + typed_message('E', "x") + typed_message('S', "") +
+                query_message("RELOAD")) ==
+        Lines{"E:ERROR 0A000 the admin console takes simple queries only, no prepared statements", "Z",
+              "N:NOTICE 00000 done", "C:RELOAD", "Z"});
   CHECK(answers(typed_message('S', "")) == Lines{"Z"});
   CHECK(answers(typed_message('H', "") + typed_message('d', "copy") + typed_message('c', "")).empty());
-  CHECK(answers(typed_message('F', "function")) == Lines{"E:ERROR 0A000 function calls are not possible in the admin console", "Z"});
+  CHECK(answers(typed_message('F', "function")) ==
+        Lines{"E:ERROR 0A000 function calls are not possible in the admin console", "Z"});
 }
 
 TEST_CASE("Terminate, and messages that are none") {
@@ -247,8 +256,7 @@ TEST_CASE("a long answer is made in pieces, and only when it is asked for") {
   std::size_t made = 0;
   drive.answer = [&made](const Statement&) {
     StatementResult result;
-    result.table = Table{.columns = {{"text"}},
-                         .more = [&made]() -> std::optional<std::vector<Row>> {
+    result.table = Table{.columns = {{"text"}}, .more = [&made]() -> std::optional<std::vector<Row>> {
                            if (made == 10'000) return std::nullopt;
                            made += 10;
                            return std::vector<Row>(10, Row{std::string(kMaxCellBytes, 't')});

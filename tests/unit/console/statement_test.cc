@@ -82,7 +82,8 @@ TEST_CASE("a session is named by worker and number") {
   CHECK(one("KILL 0-17").session.worker == 0);
   CHECK(one("KILL 0-17").session.id == 17);
   CHECK(one("kill '3-18446744073709551615'").session.id == 18446744073709551615u);
-  for (const char* session : {"17", "0-", "-17", "0-17x", "0--17", "a-b", "0-18446744073709551616", "4294967296-1", "+1-2"}) {
+  for (const char* session :
+       {"17", "0-", "-17", "0-17x", "0--17", "a-b", "0-18446744073709551616", "4294967296-1", "+1-2"}) {
     CHECK(bad("KILL '" + std::string(session) + "'").sqlstate == "22023");
   }
   CHECK(bad("KILL").sqlstate == "42601");

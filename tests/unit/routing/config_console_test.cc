@@ -74,7 +74,8 @@ TEST_CASE("a verifier may stand in a file, which is a secret and is watched") {
   REQUIRE(loaded.config);
   CHECK(loaded.config->console.users.at("looker").verifier.reveal() == kVerifier);
   CHECK(loaded.config->console.users.at("looker").role == ConsoleRole::kRead);
-  CHECK(std::find(loaded.watched_paths.begin(), loaded.watched_paths.end(), folder.path("v.txt")) != loaded.watched_paths.end());
+  CHECK(std::find(loaded.watched_paths.begin(), loaded.watched_paths.end(), folder.path("v.txt")) !=
+        loaded.watched_paths.end());
   folder.write("v.txt", "a password\n", 0600);
   CHECK(has(fatal_at(folder, document, "/console/users/looker/verifier_file"), "SCRAM-SHA-256"));
   folder.write("v.txt", kVerifier, 0644);
@@ -95,19 +96,26 @@ TEST_CASE("a console needs users, and users need a verifier and a role") {
   };
   CHECK(has(fatal_at(folder, changed("/console/users", Json::object()), "/console/users"), "nobody could log in"));
   CHECK(has(fatal_at(folder, changed("/console/users", 1), "/console/users"), "is no object"));
-  CHECK(has(fatal_at(folder, changed("/console/users/admin/verifier", "md5abc"), "/console/users/admin/verifier"), "SCRAM-SHA-256"));
-  CHECK(has(fatal_at(folder, changed("/console/users/admin", {{"role", "admin"}}), "/console/users/admin/verifier"), "is missing"));
+  CHECK(has(fatal_at(folder, changed("/console/users/admin/verifier", "md5abc"), "/console/users/admin/verifier"),
+            "SCRAM-SHA-256"));
+  CHECK(has(fatal_at(folder, changed("/console/users/admin", {{"role", "admin"}}), "/console/users/admin/verifier"),
+            "is missing"));
   CHECK(has(fatal_at(folder, changed("/console/users/admin/role", "root"), "/console/users/admin/role"), "read"));
   CHECK(has(fatal_at(folder, changed("/console/users/admin/colour", 1), "/console/users/admin/colour"), ""));
-  CHECK(has(fatal_at(folder, changed("/console/users/a b", {{"verifier", kVerifier}, {"role", "read"}}), "/console/users/a b"), "is no user name"));
+  CHECK(has(fatal_at(folder, changed("/console/users/a b", {{"verifier", kVerifier}, {"role", "read"}}),
+                     "/console/users/a b"),
+            "is no user name"));
   CHECK(has(fatal_at(folder, changed("/console/max_connections", 0), "/console/max_connections"), "1"));
   CHECK(has(fatal_at(folder, changed("/console/idle_timeout", "0s"), "/console/idle_timeout"), "1s"));
 }
 
 TEST_CASE("what has no meaning on a console is refused") {
   const Folder folder;
-  for (const auto& [key, value] : {std::pair<std::string, Json>{"branch", "x"}, {"target", "primary"}, {"branch_from_sni", true},
-                                   {"proxy_protocol", "required"}, {"trusted_proxies", Json::array()}}) {
+  for (const auto& [key, value] : {std::pair<std::string, Json>{"branch", "x"},
+                                   {"target", "primary"},
+                                   {"branch_from_sni", true},
+                                   {"proxy_protocol", "required"},
+                                   {"trusted_proxies", Json::array()}}) {
     Json document = with_console();
     document["listeners"][0][key] = value;
     CHECK(has(fatal_at(folder, document, "/listeners/0/" + key), "not allowed on a listener of mode \"console\""));
@@ -145,7 +153,8 @@ TEST_CASE("a console takes descriptors") {
   const LoadedConfig with = folder.load(with_console());
   REQUIRE(without.config);
   REQUIRE(with.config);
-  CHECK(descriptors_needed(*with.config, 100, 2) == descriptors_needed(*without.config, 100, 2) + 1 + 32 + kConsoleLogins);
+  CHECK(descriptors_needed(*with.config, 100, 2) ==
+        descriptors_needed(*without.config, 100, 2) + 1 + 32 + kConsoleLogins);
 }
 
 }  // namespace

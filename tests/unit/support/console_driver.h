@@ -1,6 +1,6 @@
 #pragma once
-// Drives a ConsoleCore as its shell does: bytes go in while it wants them, in pieces of any size; what it sends and does
-// is a log. Statements are answered by `answer`. Knows no test framework.
+// Drives a ConsoleCore as its shell does: bytes go in while it wants them, in pieces of any size; what it sends and
+// does is a log. Statements are answered by `answer`. Knows no test framework.
 
 #include <algorithm>
 #include <cstddef>
@@ -64,13 +64,16 @@ class ConsoleDrive {
     answer = [](const proxy::Statement& statement) {
       proxy::StatementResult result;
       if (statement.kind == proxy::StatementKind::kShowVersion) {
-        result.table = proxy::Table{
-            .columns = {{"version"}, {"number", proxy::ColumnType::kInt8}, {"share", proxy::ColumnType::kFloat8}, {"good", proxy::ColumnType::kBool}},
-            .more = [given = false]() mutable -> std::optional<std::vector<proxy::Row>> {
-              if (std::exchange(given, true)) return std::nullopt;
-              return std::vector<proxy::Row>{{std::string("one"), std::int64_t{-7}, 0.5, true},
-                                             {proxy::Cell(), proxy::Cell(), proxy::Cell(), false}};
-            }};
+        result.table =
+            proxy::Table{.columns = {{"version"},
+                                     {"number", proxy::ColumnType::kInt8},
+                                     {"share", proxy::ColumnType::kFloat8},
+                                     {"good", proxy::ColumnType::kBool}},
+                         .more = [given = false]() mutable -> std::optional<std::vector<proxy::Row>> {
+                           if (std::exchange(given, true)) return std::nullopt;
+                           return std::vector<proxy::Row>{{std::string("one"), std::int64_t{-7}, 0.5, true},
+                                                          {proxy::Cell(), proxy::Cell(), proxy::Cell(), false}};
+                         }};
       } else if (statement.kind == proxy::StatementKind::kHold) {
         result.error = proxy::Report{.sqlstate = "55000", .message = "no"};
       } else {
@@ -134,7 +137,8 @@ class ConsoleDrive {
       std::string text(1, frame.message.tag);
       if (frame.message.tag == 'E' || frame.message.tag == 'N') {
         const auto fields = protocol::parse_error_fields(frame.message.body);
-        text += ":" + std::string(fields.severity) + " " + std::string(fields.sqlstate) + " " + std::string(fields.message);
+        text +=
+            ":" + std::string(fields.severity) + " " + std::string(fields.sqlstate) + " " + std::string(fields.message);
       } else if (frame.message.tag == 'C') {
         text += ":" + std::string(base::as_text(frame.message.body.first(frame.message.body.size() - 1)));
       }
