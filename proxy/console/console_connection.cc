@@ -76,6 +76,7 @@ void ConsoleConnection::check_deadline(Instant at) {
   if (!due || at < *due) return;
   core_.on_deadline(at);
   pump();
+  if (stage_ == Stage::kServing && side_.pending()) begin_close();  // it does not even take what it was told before
 }
 
 // ---- actions --------------------------------------------------------------------------------------------------------

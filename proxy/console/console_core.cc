@@ -52,7 +52,10 @@ void ConsoleCore::on_result(StatementResult result) {
   POINTSMAN_CHECK(running->executing);
   running->executing = false;
   std::string bytes;
-  for (const Report& notice : result.notices) append_report(bytes, notice);
+  for (const Report& notice : result.notices) {
+    append_report(bytes, notice);
+    send(std::exchange(bytes, {}));  // each by itself: a piece is one report, or several small ones
+  }
   actions_.push_back(ConsoleCount{result.error ? StatementOutcome::kError : StatementOutcome::kOk});
   if (result.error) {
     append_report(bytes, *result.error);

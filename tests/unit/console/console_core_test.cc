@@ -299,6 +299,22 @@ TEST_CASE("texts are cut at their limit, between characters") {
   CHECK(base::load_be32(base::as_bytes(inside.drive.sent).data() + at - 4) == kMaxCellBytes - 1);
 }
 
+TEST_CASE("many long notices are sent in pieces too") {
+  Inside inside;
+  inside.drive.answer = [](const Statement&) {
+    StatementResult result;
+    const std::string text(20'000, 'n');
+    for (int i = 0; i < 21; ++i) {
+      result.notices.push_back(
+          {.severity = "WARNING", .sqlstate = "01000", .message = text, .detail = text, .hint = text});
+    }
+    return result;
+  };
+  inside.drive.client(query_message("RELOAD"));
+  CHECK(inside.drive.messages().size() == 23);
+  CHECK(inside.drive.largest_piece <= kAnswerPiece);
+}
+
 TEST_CASE("the login's deadline is not moved by bytes, and told where a client can be told") {
   ConsoleDrive silent;
   silent.advance(14s);
