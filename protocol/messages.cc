@@ -54,6 +54,7 @@ void append_report(std::string& out, char tag, const ErrorFields& fields) {
   append_field(out, 'M', fields.message);
   append_field(out, 'D', fields.detail);
   append_field(out, 'H', fields.hint);
+  if (fields.position != 0) append_field(out, 'P', std::to_string(fields.position));
   append_field(out, 'R', fields.routine);
   out.push_back('\0');
 }

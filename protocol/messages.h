@@ -23,6 +23,7 @@ struct ErrorFields {
   std::string_view detail;
   std::string_view hint;
   std::string_view routine;  ///< field R: the reason word of contract section 4
+  std::size_t position = 0;  ///< field P: of a character in the query, from 1; 0: none
 };
 void append_error_response(std::string& out, const ErrorFields& fields);
 void append_notice_response(std::string& out, const ErrorFields& fields);

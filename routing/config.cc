@@ -245,7 +245,7 @@ void Loader::check_fixed_routes() {
   for (std::size_t i = 0; i < config_->listeners.size(); ++i) {
     const FixedRoute& fixed = config_->listeners[i].fixed;
     if (!is_branch_name(fixed.branch) || rejected_.contains(fixed.branch)) continue;  // none, or reported already
-    const std::string path = "/listeners/" + std::to_string(i);
+    const std::string path = "/listeners/" + std::to_string(config_->listeners[i].position);
     const auto branch = config_->branches.find(fixed.branch);
     if (branch == config_->branches.end()) {
       branch_errors_.push_back(

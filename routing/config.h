@@ -41,7 +41,33 @@ struct ListenerConfig {
   std::string sni_domain;  ///< what must stand behind that label; empty: anything
   bool proxy_protocol = false;
   std::vector<Cidr> trusted_proxies;
+  std::size_t position = 0;  ///< in the file's `listeners`, for messages
 };
+
+/// A listener of mode "console": served by the control thread, in no worker's list.
+struct ConsoleListener {
+  std::string name;
+  std::string address = "127.0.0.1";
+  std::uint16_t port = 7531;
+  ListenerTls tls = ListenerTls::kRequired;
+  std::size_t position = 0;  ///< in the file's `listeners`, for messages
+};
+enum class ConsoleRole : std::uint8_t { kRead, kAdmin };
+struct ConsoleUser {
+  base::SecretString verifier;  ///< of SCRAM-SHA-256 (is_scram_verifier)
+  ConsoleRole role = ConsoleRole::kRead;
+};
+/// Connections to the console that have not logged in yet: beyond them the oldest goes.
+inline constexpr std::uint32_t kConsoleLogins = 16;
+/// The admin console (docs/console.md).
+struct ConsoleConfig {
+  std::vector<ConsoleListener> listeners;
+  std::map<std::string, ConsoleUser, std::less<>> users;
+  std::uint32_t max_connections = 32;  ///< that have logged in
+  base::Duration idle_timeout = std::chrono::hours(1);
+};
+/// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>` in the one spelling that protocol/scram.h accepts.
+bool is_scram_verifier(std::string_view text);
 
 enum class TlsMode : std::uint8_t { kDisable, kRequire, kVerifyCa, kVerifyFull };
 
@@ -221,8 +247,9 @@ struct LimitsConfig {
 
 /// The whole configuration. Immutable once read; shared by the control thread's parts.
 struct Config {
-  std::string file;  ///< absolute
-  std::vector<ListenerConfig> listeners;
+  std::string file;                       ///< absolute
+  std::vector<ListenerConfig> listeners;  ///< without the consoles': workers know a listener by its place here
+  ConsoleConfig console;
   std::optional<TlsConfig> tls;
   std::optional<AdminConfig> admin;
   std::optional<MetricsConfig> metrics;

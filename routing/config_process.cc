@@ -21,8 +21,9 @@ constexpr std::size_t kMaxRanges = 1024;
 constexpr std::uint64_t kMostConnections = 1'000'000;
 constexpr std::uint64_t kMostWorkers = 256;
 
-constexpr std::array<std::pair<std::string_view, ListenerMode>, 2> kModes = {
-    {{"direct"sv, ListenerMode::kDirect}, {"pooled"sv, ListenerMode::kPooled}}};
+/// "console" stands for what a bad value is told; entries of that mode are read elsewhere.
+constexpr std::array<std::pair<std::string_view, ListenerMode>, 3> kModes = {
+    {{"direct"sv, ListenerMode::kDirect}, {"pooled"sv, ListenerMode::kPooled}, {"console"sv, ListenerMode::kDirect}}};
 constexpr std::array<std::pair<std::string_view, ListenerTls>, 3> kListenerTls = {
     {{"required"sv, ListenerTls::kRequired}, {"optional"sv, ListenerTls::kOptional}, {"off"sv, ListenerTls::kOff}}};
 constexpr std::array<std::pair<std::string_view, bool>, 2> kProxyProtocol = {{{"off"sv, false}, {"required"sv, true}}};
@@ -37,13 +38,6 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kLevels =
                                                                                    {"warn"sv, "warn"sv},
                                                                                    {"error"sv, "error"sv}}};
 
-void read_address(ObjectReader& reader, std::string& address) {
-  if (reader.read_text("address", address) && !is_numeric_address(address)) {
-    reader.error("address", "\"" + escape_for_log(address) +
-                                "\" is not allowed; a numeric address such as \"0.0.0.0\", \"127.0.0.1\" or \"::\" is");
-  }
-}
-
 class ListenerReader {
  public:
   ListenerReader(const Json& value, const JsonPath& path, const ErrorSink& sink) : reader_(value, path, sink) {}
@@ -52,9 +46,9 @@ class ListenerReader {
     if (reader_.require("name", "a name") != nullptr && reader_.read_text("name", out_.name) && !is_label(out_.name)) {
       reader_.error("name", "is not allowed; " + std::string(kLabelRule));
     }
-    read_address(reader_, out_.address);
+    read_listening_address(reader_, out_.address);
     if (reader_.require("port", "a port") != nullptr) reader_.read_number("port", out_.port, 1, 65535);
-    read_mode();
+    reader_.read_choice<ListenerMode>("mode", out_.mode, kModes);
     const bool said = reader_.read_choice<ListenerTls>("tls", out_.tls, kListenerTls);
     if (out_.tls != ListenerTls::kOff && !tls_is_configured) {
       reader_.error("tls", std::string(said ? "" : "\"required\" (the default) ") +
@@ -68,14 +62,6 @@ class ListenerReader {
   }
 
  private:
-  void read_mode() {
-    const Json* mode = reader_.find("mode");
-    const auto* text = mode == nullptr ? nullptr : mode->get_ptr<const std::string*>();
-    if (text != nullptr && *text == "console")
-      return reader_.error("mode", "\"console\" is not in this version; \"direct\" and \"pooled\" are");
-    reader_.read_choice<ListenerMode>("mode", out_.mode, kModes);
-  }
-
   /// true, or the domain under which the branches' names stand.
   void read_branch_from_sni() {
     const Json* value = reader_.find("branch_from_sni");
@@ -168,13 +154,27 @@ void read_listeners(ObjectReader& root, Config& config) {
   const JsonPath path = root.path_of("listeners");
   const auto* array = as_array(*value, path, root.sink(), kMaxListeners);
   if (array == nullptr) return;
-  if (array->empty()) root.error("listeners", "is empty; at least one listener is needed");
+  const auto is_for_clients = [](const Json& entry) { return !is_console_listener(entry); };
+  if (std::none_of(array->begin(), array->end(), is_for_clients))
+    root.error("listeners", "is empty; at least one listener for clients is needed");
+  std::vector<std::string> names;
+  const auto take_name = [&](const JsonPath& here, const std::string& name) {
+    if (!name.empty() && std::find(names.begin(), names.end(), name) != names.end())
+      root.sink().add(JsonPath(here, "name"), "another listener has this name");
+    names.push_back(name);
+  };
   for (std::size_t i = 0; i < array->size(); ++i) {
     const JsonPath here(path, i);
+    if (is_console_listener((*array)[i])) {
+      config.console.listeners.push_back(read_console_listener((*array)[i], here, root.sink(), config.tls.has_value()));
+      config.console.listeners.back().position = i;
+      take_name(here, config.console.listeners.back().name);
+      continue;
+    }
     ListenerConfig listener = ListenerReader((*array)[i], here, root.sink()).read(config.tls.has_value());
+    listener.position = i;
+    take_name(here, listener.name);
     for (const ListenerConfig& other : config.listeners) {
-      if (!listener.name.empty() && other.name == listener.name)
-        root.sink().add(JsonPath(here, "name"), "another listener has this name");
       if (listener.port != 0 && other.port == listener.port && other.address == listener.address) {
         root.sink().add(JsonPath(here, "port"), "listener " + other.name + " has the same address and port");
       }
@@ -209,7 +209,7 @@ void read_admin(ObjectReader& root, const std::string& folder, ConfigFiles& file
   const JsonPath path = root.path_of("admin");
   ObjectReader reader(*value, path, root.sink());
   AdminConfig& admin = config.admin.emplace();
-  read_address(reader, admin.address);
+  read_listening_address(reader, admin.address);
   reader.read_number("port", admin.port, 1, 65535);
   std::string token_file;
   if (reader.read_text("token_file", token_file)) {
@@ -229,7 +229,7 @@ void read_metrics(ObjectReader& root, Config& config) {
   const JsonPath path = root.path_of("metrics");
   ObjectReader reader(*value, path, root.sink());
   MetricsConfig& metrics = config.metrics.emplace();
-  read_address(reader, metrics.address);
+  read_listening_address(reader, metrics.address);
   reader.read_number("port", metrics.port, 1, 65535);
   reader.read_choice<MetricsDetail>("detail", config.metrics_detail, kDetails);
   reader.finish();
@@ -307,11 +307,20 @@ void read_limits(ObjectReader& root, Config& config) {
 
 }  // namespace
 
+void read_listening_address(ObjectReader& reader, std::string& address) {
+  if (reader.read_text("address", address) && !is_numeric_address(address)) {
+    reader.error("address", "\"" + escape_for_log(address) +
+                                "\" is not allowed; a numeric address such as \"0.0.0.0\", \"127.0.0.1\" or \"::\" is");
+  }
+}
+
 void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config) {
   read_tls(root, folder, files, config);
   read_listeners(root, config);
   read_admin(root, folder, files, config);
   read_metrics(root, config);
+  read_console(root, folder, files, config);
+  check_console_ports(config, root.path_of("listeners"), root.sink());
   root.read_number("workers", config.workers, 1, kMostWorkers);
   if (root.read_text("zone", config.zone) && !is_label(config.zone))
     root.error("zone", "is not allowed; " + std::string(kLabelRule));

@@ -31,6 +31,17 @@ Json merge_branch(const Json& defaults, const Json& own, std::string_view branch
 /// config_process.cc. Everything but the branches. Errors of these parts make the whole configuration bad.
 void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
 
+/// A listener's `address`.
+void read_listening_address(ObjectReader& reader, std::string& address);
+
+/// config_console.cc. The admin console: one entry of `listeners`, the top-level `console` (after the listeners), and
+/// that its ports are nobody else's (after everything).
+bool is_console_listener(const Json& listener);
+ConsoleListener read_console_listener(const Json& value, const JsonPath& path, const ErrorSink& sink,
+                                      bool tls_is_configured);
+void read_console(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
+void check_console_ports(const Config& config, const JsonPath& listeners, const ErrorSink& sink);
+
 /// config_branch.cc. A branch from its merged object. Whatever is wrong goes to the sink; the result counts only when
 /// nothing was added there.
 std::shared_ptr<BranchConfig> read_branch(const std::string& name, const Json& merged, const JsonPath& path,

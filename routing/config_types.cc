@@ -33,8 +33,11 @@ std::uint64_t fixed_descriptors(const Config& config, unsigned workers) {
   std::uint64_t members = 0;
   for (const auto& [name, branch] : config.branches)
     members += branch->discover ? kDiscoveredProbes : branch->members.size();
+  const std::uint64_t consoles = config.console.listeners.empty() ? 0
+                                                                  : config.console.listeners.size() +
+                                                                        config.console.max_connections + kConsoleLogins;
   return kProcessDescriptors + workers * (config.listeners.size() + kWorkerDescriptors) +
-         std::min(members, kMostProbes);
+         std::min(members, kMostProbes) + consoles;
 }
 
 }  // namespace

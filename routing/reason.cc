@@ -76,6 +76,8 @@ std::string_view to_word(Reason reason) {
       return "promoted";
     case Reason::kRemoved:
       return "removed";
+    case Reason::kKilled:
+      return "killed";
   }
   POINTSMAN_CHECK(false);
   return {};

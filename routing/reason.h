@@ -47,8 +47,9 @@ enum class Reason : std::uint8_t {
   kDemoted,
   kPromoted,
   kRemoved,
+  kKilled,
 };
-inline constexpr std::size_t kReasonCount = static_cast<std::size_t>(Reason::kRemoved) + 1;
+inline constexpr std::size_t kReasonCount = static_cast<std::size_t>(Reason::kKilled) + 1;
 inline constexpr std::size_t kFirstRefusal = static_cast<std::size_t>(Reason::kBadUser);
 
 std::string_view to_word(Reason reason);

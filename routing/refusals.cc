@@ -148,6 +148,15 @@ Refusal drained() {
           .log_detail = {}};
 }
 
+Refusal killed() {
+  return {.reason = Reason::kKilled,
+          .sqlstate = "57P01",
+          .message = "terminating connection due to administrator command",
+          .detail = {},
+          .hint = {},
+          .log_detail = {}};
+}
+
 Refusal backend_unreachable(std::string_view branch, std::string detail, std::string log_detail) {
   return {.reason = Reason::kBackendUnreachable,
           .sqlstate = "57P03",

@@ -47,6 +47,9 @@ Refusal hold_expired(const Refusal& last, base::Duration held);
 Refusal draining();
 /// 57P01: a session ended by drain.
 Refusal drained();
+/// 57P01 in PostgreSQL's own words (ProcessInterrupts() in src/backend/tcop/postgres.c): an administrator ended the
+/// session.
+Refusal killed();
 /// 57P03: no backend of the branch could be reached or finished the login in time.
 Refusal backend_unreachable(std::string_view branch, std::string detail, std::string log_detail);
 /// 58000: certificate, credentials or another fault that only the operator can mend.

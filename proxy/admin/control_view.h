@@ -58,6 +58,14 @@ struct ReloadStats {
   std::size_t branches_rejected = 0;
 };
 
+/// The admin console's counters since the start.
+struct ConsoleStats {
+  std::uint64_t connections = 0;  ///< now, logged in or not
+  std::uint64_t ok = 0;           ///< statements, by outcome
+  std::uint64_t error = 0;
+  std::uint64_t denied = 0;  ///< for want of the role
+};
+
 class ControlView {
  public:
   virtual ~ControlView() = default;
@@ -81,10 +89,15 @@ class ControlView {
   virtual std::int64_t started_unix_ms() const = 0;
   virtual const EventRing& events() const = 0;
   virtual const DecisionHistory& history() const = 0;
+  /// Nothing: no console is configured.
+  virtual std::optional<ConsoleStats> console_stats() const = 0;
 
   /// Asks every worker for its sessions; `done` is called on the control thread, once, within a second (with what
   /// arrived by then).
   virtual void collect_sessions(std::function<void(std::vector<SessionRow>)> done) = 0;
+  /// Ends a session of a worker at once (Session::kill); `done` is called on the control thread, once, within a second,
+  /// with whether there was one.
+  virtual void kill_session(std::uint32_t worker, std::uint64_t session, std::function<void(bool found)> done) = 0;
   virtual ReloadResult reload() = 0;
   /// Where a connection would go now. Makes the branch active; when its view is not settled yet `done` waits for it, at
   /// most 3 s.

@@ -1,6 +1,7 @@
 #include "proxy/admin/destinations.h"
 
 #include <algorithm>
+#include <array>
 
 #include "routing/selection.h"
 
@@ -8,11 +9,42 @@ namespace pointsman::proxy {
 
 using routing::MemberRole;
 using routing::MemberState;
+using routing::Reason;
 using routing::RouteClass;
 
 namespace {
 constexpr base::Duration kOutcomeCounts = std::chrono::minutes(5);
+
+struct ReasonRoute {
+  Reason reason;
+  std::optional<RouteClass> route;
+};
+constexpr std::array<ReasonRoute, routing::kFirstRefusal> kReasonRoutes = {{
+    {Reason::kPrimary, RouteClass::kPrimary},
+    {Reason::kReplicaBest, RouteClass::kReplica},
+    {Reason::kReplicaOnly, RouteClass::kReplica},
+    {Reason::kReplicaMinLsn, RouteClass::kReplica},
+    {Reason::kFallbackLeastLagged, RouteClass::kReplica},
+    {Reason::kFallbackPrimary, RouteClass::kPrimary},
+    {Reason::kLocalPool, RouteClass::kLocalPool},
+    {Reason::kDefaultPool, RouteClass::kPool},
+    {Reason::kNamedPool, RouteClass::kPool},
+    {Reason::kHeld, std::nullopt},
+}};
+constexpr bool every_decision_once() {
+  for (std::size_t i = 0; i < kReasonRoutes.size(); ++i) {
+    if (static_cast<std::size_t>(kReasonRoutes[i].reason) != i) return false;
+  }
+  return true;
+}
+static_assert(every_decision_once());
+
 }  // namespace
+
+std::optional<RouteClass> route_of_reason(Reason reason) {
+  const auto index = static_cast<std::size_t>(reason);
+  return index < kReasonRoutes.size() ? kReasonRoutes[index].route : std::nullopt;
+}
 
 std::size_t endpoint_destination(const routing::BranchConfig& branch, std::size_t pool, std::size_t endpoint) {
   std::size_t index = 2 * branch.members.size() + endpoint;

@@ -3,10 +3,13 @@
 // PgBouncers, then pool endpoints.
 
 #include <cstddef>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
 #include "metrics/registry.h"
+#include "routing/reason.h"
+#include "routing/selection.h"
 #include "routing/snapshot.h"
 
 namespace pointsman::proxy {
@@ -29,6 +32,10 @@ std::string endpoint_name(const routing::PoolEndpointConfig& endpoint);
 /// five minutes, and a session that is connected for as long as it is.
 routing::MemberState endpoint_state(const routing::BranchView& view, std::size_t pool, std::size_t endpoint,
                                     base::Instant now);
+
+/// The route that a decision for this reason took. Nothing: its destination says it (after a hold), or the reason is no
+/// decision's.
+std::optional<routing::RouteClass> route_of_reason(routing::Reason reason);
 
 /// Labels of the branch's destinations, in the block's order.
 metrics::BranchWords destination_words(const routing::BranchView& view);

@@ -1,6 +1,5 @@
 #include "proxy/admin/metrics_page.h"
 
-#include <array>
 #include <optional>
 
 #include "metrics/registry.h"
@@ -21,40 +20,15 @@ using routing::MemberView;
 using routing::Reason;
 using routing::RouteClass;
 
-/// The route that a decision takes, by its reason. After a hold it is the destination that says it.
-struct ReasonRoute {
-  Reason reason;
-  std::optional<RouteClass> route;
-};
-constexpr std::array<ReasonRoute, routing::kFirstRefusal> kReasonRoutes = {{
-    {Reason::kPrimary, RouteClass::kPrimary},
-    {Reason::kReplicaBest, RouteClass::kReplica},
-    {Reason::kReplicaOnly, RouteClass::kReplica},
-    {Reason::kReplicaMinLsn, RouteClass::kReplica},
-    {Reason::kFallbackLeastLagged, RouteClass::kReplica},
-    {Reason::kFallbackPrimary, RouteClass::kPrimary},
-    {Reason::kLocalPool, RouteClass::kLocalPool},
-    {Reason::kDefaultPool, RouteClass::kPool},
-    {Reason::kNamedPool, RouteClass::kPool},
-    {Reason::kHeld, std::nullopt},
-}};
-constexpr bool every_decision_once() {
-  for (std::size_t i = 0; i < kReasonRoutes.size(); ++i) {
-    if (static_cast<std::size_t>(kReasonRoutes[i].reason) != i) return false;
-  }
-  return true;
-}
-static_assert(every_decision_once());
-
 metrics::Vocabulary vocabulary(const routing::Config& config) {
   metrics::Vocabulary words;
   for (const auto& listener : config.listeners) words.listeners.push_back(listener.name);
   for (std::size_t i = 0; i < routing::kRouteClassCount; ++i)
     words.routes.emplace_back(to_text(static_cast<RouteClass>(i)));
   for (std::size_t i = 0; i < routing::kReasonCount; ++i) {
-    const bool route_known = i < kReasonRoutes.size() && kReasonRoutes[i].route.has_value();
+    const auto route = route_of_reason(static_cast<Reason>(i));
     words.reasons.emplace_back(to_word(static_cast<Reason>(i)));
-    words.reason_routes.emplace_back(route_known ? to_text(*kReasonRoutes[i].route) : "");
+    words.reason_routes.emplace_back(route ? to_text(*route) : "");
   }
   return words;
 }
@@ -100,6 +74,15 @@ void add_router(Scrape& scrape, const ControlView& control, const routing::Confi
   lookup("unavailable", verifiers.unavailable);
   lookup("fault", verifiers.fault);
   lookup("throttled", verifiers.throttled);
+}
+
+void add_console(Scrape& scrape, const ControlView& control) {
+  const auto consoles = control.console_stats();
+  if (!consoles) return;
+  scrape.add(Metric::kConsoleConnections, {}, static_cast<double>(consoles->connections));
+  scrape.add(Metric::kConsoleStatementsTotal, {"ok"}, static_cast<double>(consoles->ok));
+  scrape.add(Metric::kConsoleStatementsTotal, {"error"}, static_cast<double>(consoles->error));
+  scrape.add(Metric::kConsoleStatementsTotal, {"denied"}, static_cast<double>(consoles->denied));
 }
 
 bool sampled(const MemberView& member) {
@@ -183,6 +166,7 @@ std::string MetricsPage::render(base::Instant now, const ProcessStats& process) 
   // What belongs to no branch comes first: a page that is full still has it.
   add_process(scrape, process);
   add_router(scrape, control_, config);
+  add_console(scrape, control_);
   scrape.add_workers(control_.worker_blocks(), words);
   if (config.metrics_detail != routing::MetricsDetail::kNone) {
     for (const auto& view : control_.views()) {

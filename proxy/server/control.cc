@@ -94,7 +94,8 @@ int Control::run() {
   }
   workers_running_ = workers_.size();
   admin_ = std::make_unique<AdminServer>(loop_, *this);
-  const bool complete = open_admin();
+  console_ = std::make_unique<ConsoleServer>(loop_, *this, *this);
+  const bool complete = open_admin() && open_console();
   if (complete) {
     announce();
     switches_->resume_left_behind();
@@ -115,6 +116,13 @@ void Control::announce() {
                 {"address", listener.address},
                 {"port", std::to_string(listener.port)},
                 {"mode", listener.mode == routing::ListenerMode::kDirect ? "direct" : "pooled"}});
+  }
+  for (const auto& listener : config_->console.listeners) {
+    log_record(LogLevel::kInfo, "listening",
+               {{"listener", listener.name},
+                {"address", listener.address},
+                {"port", std::to_string(listener.port)},
+                {"mode", "console"}});
   }
   log_record(LogLevel::kInfo, "ready",
              {{"version", std::string(version())},
@@ -233,6 +241,18 @@ bool Control::open_admin() {
   return true;
 }
 
+bool Control::open_console() {
+  const auto keepalive = std::chrono::duration_cast<std::chrono::seconds>(config_->tcp_keepalive).count();
+  for (const auto& listener : config_->console.listeners) {
+    const auto opened = console_->listen(listener, static_cast<unsigned>(keepalive),
+                                         static_cast<unsigned>(milliseconds(config_->tcp_user_timeout)));
+    if (opened.ok()) continue;
+    std::fprintf(stderr, "listener %s: %s\n", listener.name.c_str(), opened.error().c_str());
+    return false;
+  }
+  return true;
+}
+
 void Control::open_handles() {
   mailbox_.open(loop_.uv(), this,
                 [](void* self, ToControl&& message) { static_cast<Control*>(self)->handle(std::move(message)); });
@@ -284,6 +304,13 @@ void Control::handle(ToControl&& message) {
       control.collections_.erase(found);
       done(std::move(all));
     }
+    void operator()(SessionKilled& killed) const {
+      const auto found = control.kills_.find(killed.request);
+      if (found == control.kills_.end()) return;
+      const auto done = std::move(found->second.done);
+      control.kills_.erase(found);
+      done(killed.found);
+    }
     void operator()(WorkerEmpty&) const {
       if (++control.workers_empty_ == control.workers_.size()) control.stop_workers();
     }
@@ -310,13 +337,22 @@ std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(
     }
     return true;
   };
-  const bool sockets = same_sockets(*config_, *fresh);
+  const auto same_consoles = [](const routing::Config& a, const routing::Config& b) {
+    const auto same = [](const auto& x, const auto& y) {
+      return x.name == y.name && x.address == y.address && x.port == y.port && x.tls == y.tls;
+    };
+    const auto& x = a.console.listeners;
+    const auto& y = b.console.listeners;
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), same);
+  };
+  const bool sockets = same_sockets(*config_, *fresh) && same_consoles(*config_, *fresh);
   if (sockets && config_->state_dir == fresh->state_dir) return fresh;
   auto kept = std::make_shared<routing::Config>(*fresh);
   if (!sockets) {
     log_record(LogLevel::kWarning,
                "reload: listeners are opened at start only; the new ones take effect at the next restart", {});
     kept->listeners = config_->listeners;
+    kept->console.listeners = config_->console.listeners;
   }
   if (config_->state_dir != fresh->state_dir) {
     log_record(LogLevel::kWarning,
@@ -451,8 +487,38 @@ void Control::collect_sessions(std::function<void(std::vector<SessionRow>)> done
   collection.done = std::move(done);
   collections_.emplace(request, std::move(collection));
   for (auto& worker : workers_) worker->post(CollectSessions{request});
+  start_ticking();
+}
+
+void Control::kill_session(std::uint32_t worker, std::uint64_t session, std::function<void(bool found)> done) {
+  if (worker >= workers_.size()) return done(false);
+  const std::uint64_t request = next_collection_++;
+  kills_.emplace(request, PendingKill{now_instant() + kCollectTimeout, std::move(done)});
+  workers_[worker]->post(KillSession{request, session});
+  start_ticking();
+}
+
+std::optional<ConsoleStats> Control::console_stats() const {
+  if (config_->console.listeners.empty()) return std::nullopt;
+  return console_->stats();
+}
+
+void Control::start_ticking() {
   uv_timer_start(
       &tick_, [](uv_timer_t* timer) { static_cast<Control*>(timer->data)->on_tick(); }, kTickMs, kTickMs);
+}
+
+/// Workers that do not answer in time are asked no more: a session that is killed later is killed all the same.
+void Control::finish_kills(base::Instant now) {
+  for (auto it = kills_.begin(); it != kills_.end();) {
+    if (it->second.deadline > now) {
+      ++it;
+      continue;
+    }
+    const auto done = std::move(it->second.done);
+    it = kills_.erase(it);
+    done(false);
+  }
 }
 
 void Control::on_tick() {
@@ -469,7 +535,8 @@ void Control::on_tick() {
   }
   std::erase_if(pending_routes_,
                 [this, now](const PendingRoute& route) { return try_explain(route, route.deadline <= now); });
-  if (collections_.empty() && pending_routes_.empty()) uv_timer_stop(&tick_);
+  finish_kills(now);
+  if (collections_.empty() && pending_routes_.empty() && kills_.empty()) uv_timer_stop(&tick_);
 }
 
 /// One share of the branches: 10,000 at once would be felt. And, once a round, what was refused before a branch was
@@ -548,8 +615,10 @@ void Control::shut_down() {
   for (auto& [request, collection] : collections_) collection.done(std::move(collection.rows));
   collections_.clear();
   pending_routes_.clear();
+  kills_.clear();
   admin_->shut_down();
   branches_.shut_down();
+  console_->shut_down();
   switches_->shut_down();
   verifiers_->shut_down();
   monitor_->shut_down();

@@ -15,6 +15,7 @@
 #include "proxy/admin/admin_server.h"
 #include "proxy/admin/control_view.h"
 #include "proxy/cli/commands.h"
+#include "proxy/console/console_server.h"
 #include "proxy/io/mailbox.h"
 #include "proxy/monitor/event_log.h"
 #include "proxy/monitor/monitor.h"
@@ -30,7 +31,11 @@
 
 namespace pointsman::proxy {
 
-class Control final : public ControlView, public ViewSink, public VerifierSink, private BranchStore::Owner {
+class Control final : public ControlView,
+                      public ConsoleHost,
+                      public ViewSink,
+                      public VerifierSink,
+                      private BranchStore::Owner {
  public:
   explicit Control(std::string config_file);
   ~Control() override;
@@ -60,6 +65,8 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   std::int64_t started_unix_ms() const override { return started_unix_ms_; }
   const EventRing& events() const override { return events_.ring(); }
   const DecisionHistory& history() const override { return history_; }
+  std::optional<ConsoleStats> console_stats() const override;
+  void kill_session(std::uint32_t worker, std::uint64_t session, std::function<void(bool found)> done) override;
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override;
   ReloadResult reload() override;
   void explain_route(std::string listener, std::string user, std::function<void(RouteAnswer)> done) override;
@@ -69,6 +76,10 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   void release(const std::string& branch, SwitchDone done) override { switches_->release(branch, std::move(done)); }
   void adopt_cluster(const std::string& branch, SwitchDone done) override { switches_->adopt(branch, std::move(done)); }
   void edit_branch(BranchEdit edit, BranchEditDone done) override { branches_.edit(std::move(edit), std::move(done)); }
+
+  // ConsoleHost
+  std::shared_ptr<const protocol::ServerTlsContext> server_tls() const override { return tls_->server; }
+  std::string_view mock_secret() const override { return tls_->mock_secret; }
 
   // ViewSink, VerifierSink
   void publish(std::size_t branch_index, std::shared_ptr<const routing::BranchView> view) override;
@@ -80,6 +91,10 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
     std::size_t answers_missing = 0;
     base::Instant deadline{};
     std::function<void(std::vector<SessionRow>)> done;
+  };
+  struct PendingKill {
+    base::Instant deadline{};
+    std::function<void(bool found)> done;
   };
   struct PendingRoute {
     std::string listener;
@@ -95,12 +110,15 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   bool open_listeners(std::vector<std::vector<int>>& per_worker);
   void set_limits();
   bool open_admin();
+  bool open_console();
   bool open_state_dir();
   void announce();
   void open_handles();
   void handle(ToControl&& message);
   void on_signal(int signal);
   void on_tick();
+  void start_ticking();
+  void finish_kills(base::Instant now);
   void begin_drain();
   void write_history();
   void stop_workers();
@@ -142,6 +160,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
   std::unique_ptr<PlannedSwitches> switches_;
   std::unique_ptr<VerifierService> verifiers_;
   std::unique_ptr<AdminServer> admin_;
+  std::unique_ptr<ConsoleServer> console_;
 
   SharedCounts shared_;
   std::vector<std::unique_ptr<Worker>> workers_;
@@ -151,6 +170,7 @@ class Control final : public ControlView, public ViewSink, public VerifierSink, 
 
   std::uint64_t next_collection_ = 1;
   std::map<std::uint64_t, Collection> collections_;
+  std::map<std::uint64_t, PendingKill> kills_;
   std::vector<PendingRoute> pending_routes_;
 
   bool listening_ = false;

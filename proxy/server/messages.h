@@ -66,8 +66,13 @@ struct StopNow {};
 struct CollectSessions {
   std::uint64_t request = 0;
 };
+/// An administrator ends a session.
+struct KillSession {
+  std::uint64_t request = 0;
+  std::uint64_t session = 0;
+};
 using ToWorker = std::variant<NewDirectory, NewView, VerifierReady, VerifierStale, CancelSearch, CancelAnswer,
-                              BeginDrain, StopNow, CollectSessions>;
+                              BeginDrain, StopNow, CollectSessions, KillSession>;
 
 // ---- worker → control ---------------------------------------------------------------------------------------------
 
@@ -87,6 +92,10 @@ struct SessionsCollected {
   std::uint64_t request = 0;
   std::vector<SessionRow> rows;
 };
+struct SessionKilled {
+  std::uint64_t request = 0;
+  bool found = false;
+};
 /// While draining: the worker has no session left.
 struct WorkerEmpty {
   std::uint32_t worker = 0;
@@ -95,7 +104,7 @@ struct WorkerEmpty {
 struct WorkerStopped {
   std::uint32_t worker = 0;
 };
-using ToControl =
-    std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, WorkerEmpty, WorkerStopped>;
+using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, SessionKilled,
+                               WorkerEmpty, WorkerStopped>;
 
 }  // namespace pointsman::proxy

@@ -511,4 +511,10 @@ void Worker::apply(CollectSessions&& message) {
   control_.post(std::move(collected));
 }
 
+void Worker::apply(KillSession&& message) {
+  Session* session = find_session(message.session);
+  control_.post(SessionKilled{message.request, session != nullptr});
+  if (session != nullptr) session->kill();
+}
+
 }  // namespace pointsman::proxy

@@ -118,6 +118,7 @@ class Worker final : public AcceptSink {
   void apply(BeginDrain&& message);
   void apply(StopNow&& message);
   void apply(CollectSessions&& message);
+  void apply(KillSession&& message);
 
   void wake_held(std::string_view branch);
   void wake_some();

@@ -49,6 +49,8 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   void reconsider(const routing::BranchView& now);
   /// Ends now: with 57P01 at a boundary, without a word in mid-message.
   void stop(EndReason reason);
+  /// An administrator ends it, as pg_terminate_backend() does: now, with 57P01 where a client can be told.
+  void kill();
   /// Quiet for a while: TLS buffers go back. Returns false when there was traffic since the last call.
   bool release_if_quiet();
   void release_tls_buffers();

@@ -58,6 +58,8 @@ std::string_view to_word(EndReason reason) {
       return "removed";
     case EndReason::kPoolDrained:
       return "pool_drained";
+    case EndReason::kKilled:
+      return "killed";
   }
   return "";
 }

@@ -49,6 +49,7 @@ enum class EndReason : std::uint8_t {
   kPromoted,        ///< its replica has become the primary, and `replicas.on_promotion` is `end`
   kRemoved,         ///< its server was taken out of the branch
   kPoolDrained,     ///< its pool endpoint is being replaced
+  kKilled,          ///< an administrator ended it on the console
 };
 std::string_view to_word(EndReason reason);
 

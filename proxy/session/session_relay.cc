@@ -283,6 +283,26 @@ void Session::stop(EndReason reason) {
   begin_close(reason);
 }
 
+void Session::kill() {
+  if (stage_ == Stage::kClosing) return;
+  if (stage_ != Stage::kLogin && stage_ != Stage::kRelay) return begin_close(EndReason::kKilled);  // it was ending
+  ended_ = true;
+  end_reason_ = EndReason::kKilled;
+  if (stage_ == Stage::kRelay) {
+    if (!idle()) worker_.cancels().cancel(*this);
+    farewell_ = std::make_unique<routing::Farewell>(routing::Farewell{.refusal = routing::killed()});
+    return end_at_boundary();
+  }
+  // A client that has sent its startup packet can be told; before it, the connection just ends.
+  const bool can_be_told = record().times.startup_done != Instant{} && !client_.pending();
+  core_->on_client_eof(now());  // leaves a hold; what it says is not heard
+  drop_backend();
+  worker_.login_ended(*this);
+  if (!can_be_told) return begin_close(EndReason::kKilled);
+  say_last_words(routing::killed());
+  linger(EndReason::kKilled);
+}
+
 bool Session::release_if_quiet() {
   if (traffic_) {
     traffic_ = false;

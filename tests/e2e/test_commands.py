@@ -100,7 +100,6 @@ def test_a_fault_is_told_with_its_file_and_json_path(checked, what):
 
 @pytest.mark.parametrize("what, change, path", [
     ("private endpoints", lambda c: branch(c).update(access={"private_endpoints": ["vpce-1"]}), f"/branches/{BRANCH}/access/private_endpoints"),
-    ("the console", lambda c: c["listeners"].append({"name": "console", "address": "127.0.0.1", "port": 7777, "mode": "console"}), "/listeners/7/mode"),
 ])
 def test_what_is_not_built_yet_is_refused_and_not_ignored(checked, what, change, path):
     result = checked(change)

@@ -36,6 +36,8 @@ def examples(tmp_path):
     branches = os.listdir(folder / "many-branches" / "branches.d")
     for path in (folder / "probe.pw", folder / "auth.pw", folder / "admin.token", *(secrets / f"{name[:-5]}.pw" for name in branches)):
         write_secret(path, "a-secret\n")
+    for name in ("admin", "looker"):
+        write_secret(folder / f"{name}.verifier", f"{_VERIFIER}\n")
     write_secret(folder / "userlist.txt", f'"app" "{_VERIFIER}"\n')
     return folder
 

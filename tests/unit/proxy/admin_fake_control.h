@@ -90,6 +90,11 @@ class FakeControl final : public ControlView {
   std::int64_t started_unix_ms() const override { return 1'700'000'000'000; }
   const EventRing& events() const override { return ring; }
   const DecisionHistory& history() const override { return decisions; }
+  std::optional<ConsoleStats> console_stats() const override { return consoles; }
+  void kill_session(std::uint32_t worker_index, std::uint64_t session, std::function<void(bool)> done) override {
+    killed.push_back(std::to_string(worker_index) + "-" + std::to_string(session));
+    done(session_is_there);
+  }
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override {
     waiting_sessions = std::move(done);
   }
@@ -140,6 +145,9 @@ class FakeControl final : public ControlView {
   std::string asked_user;
   SwitchAnswer switch_answer;
   std::vector<std::string> switches_asked;
+  std::optional<ConsoleStats> consoles;
+  std::vector<std::string> killed;
+  bool session_is_there = true;
   int reloads_asked = 0;
   std::int64_t not_after = 0;
   bool is_listening = true;
