@@ -186,7 +186,7 @@ class SessionJudge {
   }
   void take(proxy::DropBackend&) { link_ = Link::kNone; }
   void take(proxy::ProbeAfresh& probe) { POINTSMAN_CHECK(probe.branch == "b1"); }
-  void take(proxy::ReportDialFailure& report) { POINTSMAN_CHECK(report.branch == "b1" && report.member < 3); }
+  void take(proxy::ReportDialFailure& report) { POINTSMAN_CHECK(report.branch == "b1" && report.decision.member < 3); }
   void take(proxy::ServeCancel&) {
     POINTSMAN_CHECK(!cancelling_);
     cancelling_ = true;
