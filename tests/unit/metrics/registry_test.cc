@@ -166,8 +166,8 @@ TEST_CASE("workers are summed; more or fewer words than listeners are no matter"
   CHECK(has_line(text, R"(pointsman_routing_refusals_total{listener="pooled",reason="lost"} 4)"));
   CHECK(has_line(text, R"(pointsman_login_seconds_count{listener="pooled",phase="tls"} 1)"));
   CHECK(has_line(text, R"(pointsman_login_seconds_count{listener="direct",phase="total"} 0)"));
-  CHECK(has_line(text, R"(pointsman_roundtrip_seconds_bucket{route="local_pool",le="0.0004"} 1)"));
-  CHECK(has_line(text, R"(pointsman_roundtrip_seconds_count{route="local_pool"} 2)"));
+  CHECK(has_line(text, R"(pointsman_roundtrip_seconds_bucket{route="replica",le="0.0004"} 1)"));
+  CHECK(has_line(text, R"(pointsman_roundtrip_seconds_count{route="replica"} 2)"));
   CHECK(text.find(R"(pointsman_roundtrip_seconds_count{route="primary"})") == std::string::npos);
   CHECK(has_line(text, R"(pointsman_cancel_requests_total{outcome="unknown_key"} 7)"));
   CHECK(has_line(text, R"(pointsman_tls_handshakes_total{version="TLSv1.2",resumed="false"} 1)"));
