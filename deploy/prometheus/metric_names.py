@@ -36,20 +36,27 @@ class Unknown(Exception):
     """An expression names a metric, label or function that does not exist."""
 
 
-def read_metrics(path=NAMES_H, announced=True):
-    """{series name: its labels}; a histogram gives its three series. `announced`: with those that are agreed on."""
+def read_specs(path=NAMES_H):
+    """[(type, name, labels, help text)] in the order of the file."""
     with open(path, encoding="utf-8") as text:
         source = text.read()
+    entries = _ENTRY.findall(source)
+    listed = source.count("{Metric::k")
+    if not entries or len(entries) != listed:
+        raise Unknown(f"{path}: {listed} metrics are listed, {len(entries)} could be read")
+    return [(kind, name, re.findall(r'"([^"]+)"', labels), "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', text)))
+            for kind, name, labels, text in entries]
+
+
+def read_metrics(path=NAMES_H, announced=True):
+    """{series name: its labels}; a histogram gives its three series. `announced`: with those that are agreed on."""
     series = {}
-    for kind, name, labels, _ in _ENTRY.findall(source):
-        words = set(re.findall(r'"([^"]+)"', labels))
+    for kind, name, labels, _ in read_specs(path):
+        words = set(labels)
         if kind == "Histogram":
             series.update({f"{name}_bucket": words | {"le"}, f"{name}_sum": words, f"{name}_count": words})
         else:
             series[name] = words
-    listed = source.count("{Metric::k")
-    if not series or len(_ENTRY.findall(source)) != listed:
-        raise Unknown(f"{path}: {listed} metrics are listed, {len(_ENTRY.findall(source))} could be read")
     return {**ANNOUNCED, **series} if announced else series
 
 

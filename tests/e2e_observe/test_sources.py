@@ -17,11 +17,12 @@ import panels
 ROOT = metric_names.ROOT
 GRAFANA = os.path.join(ROOT, "deploy", "grafana")
 PROMETHEUS = os.path.join(ROOT, "deploy", "prometheus")
-GENERATORS = {"grafana": os.path.join(GRAFANA, "generate.py"), "prometheus": os.path.join(PROMETHEUS, "generate.py")}
+GENERATORS = {"grafana": os.path.join(GRAFANA, "generate.py"), "prometheus": os.path.join(PROMETHEUS, "generate.py"),
+              "metrics": os.path.join(ROOT, "docs", "generate_metrics.py")}
 
 
 def load(name):
-    """A generator as a module; both files are called generate.py."""
+    """A generator as a module; two files are called generate.py."""
     spec = importlib.util.spec_from_file_location(f"generate_{name}", GENERATORS[name])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
