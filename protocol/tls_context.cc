@@ -7,6 +7,8 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -189,6 +191,17 @@ std::int64_t seconds_of(const ASN1_TIME* time) {
   return ASN1_TIME_to_tm(time, &parts) == 1 ? std::int64_t{::timegm(&parts)} : 0;
 }
 
+/// OpenSSL reads a certificate's extensions when it first needs them and keeps them in it. Threads share the
+/// authorities' certificates: read now, they are the same for all from the start, and nobody waits for the lock in
+/// them.
+void read_extensions_of_authorities(SSL_CTX* context) {
+  const STACK_OF(X509_OBJECT)* objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(context));
+  for (int i = 0; i < sk_X509_OBJECT_num(objects); ++i) {
+    X509* certificate = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
+    if (certificate != nullptr) (void)X509_check_purpose(certificate, -1, 0);
+  }
+}
+
 }  // namespace
 
 std::string certificate_endpoint_hash(const x509_st* certificate) {
@@ -262,6 +275,7 @@ base::Result<std::shared_ptr<const ClientTlsContext>> ClientTlsContext::create(c
   } else if (verifies && SSL_CTX_load_verify_file(context, settings.ca_file.c_str()) != 1) {
     return openssl_failed(settings.ca_file + ": no certificate in PEM");
   }
+  read_extensions_of_authorities(context);
   if (!settings.certificate_file.empty()) {
     const auto identity = use_identity(context, settings.certificate_file, settings.key_file);
     if (!identity.ok()) return base::Error{identity.error()};
