@@ -17,9 +17,6 @@ OWN_SERIES = {"up": set(), "ALERTS": {"alertname", "alertstate", "severity"}}
 # Carries whatever labels a branch is configured with.
 OPEN_METRICS = {"pointsman_branch_info"}
 
-# Agreed on, and not in metrics/names.h yet; once a metric stands there, its line here has no effect and should go.
-ANNOUNCED = {}
-
 _ENTRY = re.compile(r'\{Metric::k\w+,\s*MetricType::k(\w+),\s*"([^"]+)",\s*\{([^}]*)\},\s*((?:"(?:[^"\\]|\\.)*"\s*)+)\}')
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<variable>\$\{?\w+(?::\w+)?\}?)|(?P<number>\d[\w.]*)"""
@@ -48,8 +45,8 @@ def read_specs(path=NAMES_H):
             for kind, name, labels, text in entries]
 
 
-def read_metrics(path=NAMES_H, announced=True):
-    """{series name: its labels}; a histogram gives its three series. `announced`: with those that are agreed on."""
+def read_metrics(path=NAMES_H):
+    """{series name: its labels}; a histogram gives its three series."""
     series = {}
     for kind, name, labels, _ in read_specs(path):
         words = set(labels)
@@ -57,7 +54,7 @@ def read_metrics(path=NAMES_H, announced=True):
             series.update({f"{name}_bucket": words | {"le"}, f"{name}_sum": words, f"{name}_count": words})
         else:
             series[name] = words
-    return {**ANNOUNCED, **series} if announced else series
+    return series
 
 
 def _tokens(expression):

@@ -53,7 +53,6 @@ class Socket {
     wants_write_ = on;
     if (on && writable_) serve_again();
   }
-  bool wants_read() const { return wants_read_; }
 
   struct Io {
     std::size_t bytes = 0;

@@ -125,10 +125,6 @@ void Worker::random_bytes(base::MutableBytes out) {
   POINTSMAN_CHECK(RAND_bytes(out.data(), static_cast<int>(out.size())) == 1);
 }
 
-const metrics::Dimensions& Worker::dimensions_of(const routing::BranchView& view) const {
-  return view.block != nullptr ? view.block->dimensions() : spare_dimensions_;
-}
-
 bool Worker::take_handshake_turn() {
   const std::uint64_t now = uv_now(loop_.uv());
   if (now != handshake_ms_) {

@@ -70,7 +70,6 @@ class Worker final : public AcceptSink {
   std::shared_ptr<const routing::BranchView> present_view(std::string_view name) const;
   void random_bytes(base::MutableBytes out);
   std::uint32_t& held(const std::string& branch) { return held_[branch]; }
-  const metrics::Dimensions& dimensions_of(const routing::BranchView& view) const;
   metrics::BranchSlot& spare_slot() { return spare_slot_; }
   metrics::Histogram& roundtrip(std::size_t route) { return block_.roundtrip[route]; }
   /// True while this millisecond's budget of handshake steps lasts.
