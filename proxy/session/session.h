@@ -130,7 +130,7 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
 
   void count_admission(const routing::BranchView& view);
   void count_decision();
-  void report_end();
+  void report_end();  // once: when nothing more can be relayed, before the client is told so
   base::Instant now() const;
 
   Worker& worker_;
@@ -167,6 +167,7 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   EndReason end_reason_ = EndReason::kClientClosed;
   const char* client_tls_version_ = "";
   bool ended_ = false;  // end_reason_ is set
+  bool reported_ = false;
   bool over_limit_ = false;
   bool admitted_ = false;
   bool in_cancel_table_ = false;

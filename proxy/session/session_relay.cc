@@ -166,6 +166,7 @@ void Session::linger(EndReason reason) {
     return;
   }
   stage_ = Stage::kLingering;
+  report_end();  // before the FIN: who has seen the end of the connection finds it counted
   client_.say_goodbye(worker_.scratch(), worker_.pool());
   if (client_.pending()) {
     worker_.wheel().arm(*this, now() + kLastFlush);
@@ -395,6 +396,8 @@ void Session::count_decision() {
 }
 
 void Session::report_end() {
+  if (reported_) return;
+  reported_ = true;
   if (admitted_) block_->admitted.fetch_sub(1, std::memory_order_relaxed);
   admitted_ = false;
   if (destination_ >= 0) slot_->active[static_cast<std::size_t>(destination_)].subtract();
