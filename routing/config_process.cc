@@ -329,7 +329,7 @@ void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& fi
   read_limits(root, config);
   root.read_bool("hide_unknown_branches", config.hide_unknown_branches);
   read_state_dir(root, folder, config);
-  root.refuse("cancel");
+  read_cancel(root, folder, files, config);
   root.read_duration("shutdown_delay", config.shutdown_delay, 0s, 1h);
   root.read_duration("drain_timeout", config.drain_timeout, 0s, 24h);
   root.read_duration("drain_pace", config.drain_pace, 0s, 24h);

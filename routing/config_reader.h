@@ -42,6 +42,9 @@ ConsoleListener read_console_listener(const Json& value, const JsonPath& path, c
 void read_console(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
 void check_console_ports(const Config& config, const JsonPath& listeners, const ErrorSink& sink);
 
+/// config_cancel.cc. The top-level `cancel`, after everything that listens.
+void read_cancel(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
+
 /// config_branch.cc. A branch from its merged object. Whatever is wrong goes to the sink; the result counts only when
 /// nothing was added there.
 std::shared_ptr<BranchConfig> read_branch(const std::string& name, const Json& merged, const JsonPath& path,

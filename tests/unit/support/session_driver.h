@@ -87,6 +87,11 @@ class FakeServices final : public proxy::CoreServices {
   void random_bytes(base::MutableBytes out) override {
     for (auto& byte : out) byte = ++random_;
   }
+  std::string seal_cancel_key(const std::string& branch, const routing::Decision& decision,
+                              const protocol::BackendKey& key) override {
+    if (seal.empty()) return {};
+    return seal + branch + "/" + decision.address.to_string() + "/" + std::to_string(key.pid);
+  }
   std::optional<routing::Refusal> admit(const std::shared_ptr<const routing::BranchView>&) override {
     ++admitted;
     return admit_refusal;
