@@ -72,6 +72,7 @@ struct TestBranch {
 class FakeServices final : public proxy::CoreServices {
  public:
   routing::Config settings;
+  std::string seal;  ///< what a sealed cancel key begins with; empty: there is no fleet
   std::shared_ptr<const routing::BranchView> known;
   bool is_draining = false;
   proxy::LocalKnowledge knowledge;
