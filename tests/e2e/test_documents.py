@@ -215,6 +215,11 @@ def test_a_configuration_of_a_page_passes_check(named_files, example):
     assert said.returncode == 0, said.stdout + said.stderr
 
 
+@pytest.mark.parametrize("page", [CONNECTING, QUICKSTART, MIGRATING])
+def test_no_block_of_a_page_goes_untried(page):
+    assert documents.unmarked_blocks(page) == []
+
+
 def test_every_migration_has_a_checked_configuration():
     assert {example.name for example in CHECKED if example.page == MIGRATING} == {
         "from-pgbouncer.json", "from-haproxy.json", "from-pgdog.json", "from-odyssey.json"}

@@ -67,6 +67,13 @@ def examples(page):
     return found
 
 
+def unmarked_blocks(page):
+    """The lines where a fenced block begins that no mark stands before: nobody runs it."""
+    lines = read(page).splitlines()
+    fences = [number for number, line in enumerate(lines, start=1) if _FENCE.match(line)]
+    return [number for number in fences[::2] if not _MARK.fullmatch(lines[number - 2].strip())]
+
+
 def substituted(text, direct, pooled):
     """The page's host and ports become the test's, as whole words."""
     text = text.replace("db.example.com", "localhost")
