@@ -17,7 +17,7 @@
 namespace pointsman::proxy {
 
 /// From the dial, or the accept, to the other side's Hello.
-inline constexpr base::Duration kPeerHandshake = std::chrono::seconds(2);
+inline constexpr base::Duration kPeerHandshake = std::chrono::seconds(3);
 /// A side that takes nothing of what it is sent.
 inline constexpr base::Duration kPeerWrite = std::chrono::seconds(5);
 

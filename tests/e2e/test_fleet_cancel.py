@@ -311,7 +311,7 @@ def test_who_has_not_the_secret_is_no_peer(fleet):
             while plain.recv(4096):
                 pass
     with socket.create_connection((fleet.addresses[0], fleet.port), timeout=5) as silent:
-        assert silent.recv(1) == b""  # hung up on after two seconds
+        assert silent.recv(1) == b""  # hung up on after three seconds
 
 
 def test_without_peers_a_long_key_is_still_served_anywhere(empty_fleet):
