@@ -170,7 +170,9 @@ std::string SchemaRecorder::or_mark(std::string_view pattern) const {
 
 Schema SchemaRecorder::text_node(const TextForm& form) const {
   Schema node = {{"type", "string"}, {"minLength", 1}};
-  if (!merged_) node["maxLength"] = form.most;  // of characters, which are not more than bytes
+  // Of characters, which are not more than bytes. Most patterns are bound anyway.
+  const bool tells = form.pattern.empty() || form.most < TextForm{}.most;
+  if (!merged_ && tells) node["maxLength"] = form.most;
   if (!form.pattern.empty()) node["pattern"] = or_mark(form.pattern);
   return node;
 }
