@@ -23,7 +23,7 @@ packages_test=(
     python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
     dnsmasq-base patroni etcd-server iproute2 prometheus
-    dpkg-dev file systemd-container python3-yaml
+    dpkg-dev file systemd-container python3-yaml python3-jsonschema
     chromium python3-websocket
 )
 packages_fuzz=(clang)
