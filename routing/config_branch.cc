@@ -14,17 +14,12 @@ using namespace std::string_view_literals;
 
 constexpr std::size_t kMaxPools = 64;
 constexpr std::size_t kMaxEndpoints = 128;
-constexpr std::size_t kMaxLabels = 16;
-constexpr std::size_t kMaxRanges = 1024;
 constexpr base::Duration kLongest = 24h;
 
-constexpr std::array<std::pair<std::string_view, bool>, 2> kOnPromotion = {{{"keep"sv, false}, {"end"sv, true}}};
 constexpr std::array<std::pair<std::string_view, bool>, 2> kPoolTargets = {{{"primary"sv, true}, {"replica"sv, false}}};
 constexpr std::array<std::pair<std::string_view, AuthMethod>, 2> kMethods = {
     {{"scram"sv, AuthMethod::kScram}, {"passthrough"sv, AuthMethod::kPassthrough}}};
 constexpr std::array<std::pair<std::string_view, bool>, 2> kVerifiers = {{{"lookup"sv, false}, {"userlist"sv, true}}};
-constexpr std::array<std::pair<std::string_view, Fallback>, 3> kFallbacks = {
-    {{"least_lagged"sv, Fallback::kLeastLagged}, {"primary"sv, Fallback::kPrimary}, {"error"sv, Fallback::kError}}};
 
 /// Words that mean or may come to mean a target of their own are none (is_pool_name).
 constexpr TextForm kNewPoolName{
@@ -40,7 +35,6 @@ class BranchReader {
   const Fingerprint& secrets() const { return secrets_; }
 
  private:
-  void read_labels();
   void read_origin();
   void read_members(const Json* value);
   void read_member(const Json& value, const JsonPath& path);
@@ -52,9 +46,6 @@ class BranchReader {
   void read_pgbouncer_admin();
   void read_tls();
   void read_auth();
-  void read_replicas();
-  void read_failover();
-  void read_access();
   void read_password(ObjectReader& reader, base::SecretString& out);
   void read_host(ObjectReader& reader, std::string& out);
   void read_zone(ObjectReader& reader, std::string& out);
@@ -70,7 +61,7 @@ class BranchReader {
 
 void BranchReader::read() {
   read_schema_mark(root_);
-  read_labels();
+  read_labels(root_, out_);
   read_origin();
   read_tls();
   read_pools();
@@ -81,38 +72,11 @@ void BranchReader::read() {
   read_probe();
   read_pgbouncer_admin();
   read_auth();
-  read_replicas();
-  read_failover();
-  read_access();
+  read_replicas(root_, out_);
+  read_failover(root_, out_);
+  read_access(root_, out_);
   root_.finish();
   check_backend_tls(out_, insecure_, root_.path(), sink_);
-}
-
-void BranchReader::read_labels() {
-  constexpr TextForm kName{.title = {}, .pattern = "^(?!__|branch$)[A-Za-z_][A-Za-z0-9_]{0,62}$"};
-  const Json* value = root_.find({"labels", "Yours; they appear in the metric pointsman_branch_info."},
-                                 {.kind = Shape::Kind::kTextMap, .most = kMaxLabels, .text = kName});
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("labels");
-  const auto* object = value->get_ptr<const Json::object_t*>();
-  if (object == nullptr) return sink_.add(path, describe(*value) + " is no object");
-  if (object->size() > kMaxLabels) return sink_.add(path, "more than " + std::to_string(kMaxLabels) + " labels");
-  for (const auto& [key, text] : *object) {
-    // The rule of Prometheus for label names; `branch` is taken (branch_info) and `__` belongs to Prometheus.
-    const bool good = !key.empty() && key.size() <= kIdentifier.most && !(key.front() >= '0' && key.front() <= '9') &&
-                      !key.starts_with("__") && key != "branch" && std::all_of(key.begin(), key.end(), [](char c) {
-                        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-                      });
-    const auto* label = text.get_ptr<const std::string*>();
-    if (!good) {
-      sink_.add(JsonPath(path, key),
-                "is no label name; a-z A-Z 0-9 _ are allowed, no digit and no __ first, and not \"branch\"");
-    } else if (label == nullptr || label->size() > 256) {
-      sink_.add(JsonPath(path, key), describe(text) + " is not allowed; a text of at most 256 bytes is");
-    } else {
-      out_.labels.emplace(key, *label);
-    }
-  }
 }
 
 void BranchReader::read_host(ObjectReader& reader, std::string& out) {
@@ -351,80 +315,6 @@ void BranchReader::read_auth() {
                      "pointsman.get_verifier."},
                     out_.auth.lookup->query, {.title = "SQL", .most = 4096});
     login.finish();
-  }
-  reader.finish();
-}
-
-void BranchReader::read_replicas() {
-  const Json* value = root_.find_object({"replicas", "Which replica is fresh enough."});
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("replicas");
-  ObjectReader reader(*value, path, sink_);
-  ReplicaPolicy& policy = out_.replicas;
-  reader.read_duration({"max_lag", "How far behind a replica may be."}, policy.max_lag, 1ms, kLongest);
-  std::uint64_t bytes = 0;
-  if (reader.read_number({"max_lag_bytes", "And in bytes of WAL. Without it no limit."}, bytes, 1,
-                         std::uint64_t{1} << 50))
-    policy.max_lag_bytes = bytes;
-  reader.read_choice<Fallback>({"fallback", "Where to when no replica qualifies."}, policy.fallback, kFallbacks);
-  reader.read_duration({"lag_hard_cap", "least_lagged goes no further than this; at least max_lag."},
-                       policy.lag_hard_cap, 1ms, kLongest);
-  reader.read_number({"samples_out", "How many samples above the limit take a replica out."}, policy.samples_out, 1,
-                     100);
-  reader.read_number({"samples_in", "How many below 60 % of it bring it back."}, policy.samples_in, 1, 100);
-  reader.read_choice<bool>(
-      {"on_promotion", "Sessions of a replica that becomes the primary: they stay, or end when idle next (57P01)."},
-      policy.end_on_promotion, kOnPromotion);
-  if (policy.lag_hard_cap < policy.max_lag) {
-    reader.error("lag_hard_cap", format_duration(policy.lag_hard_cap) + " is not allowed; max_lag (" +
-                                     format_duration(policy.max_lag) + ") or more is");
-  }
-  reader.finish();
-}
-
-void BranchReader::read_failover() {
-  const Json* value = root_.find_object({"failover", "When the primary is lost or another one takes over."});
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("failover");
-  ObjectReader reader(*value, path, sink_);
-  reader.read_duration({"hold_timeout", "How long a login waits for a primary or a replica before it is told 57P03."},
-                       out_.failover.hold_timeout, 0ms, 10min);
-  reader.read_number({"dead_after", "So many failed probes, and a member gets no new sessions."},
-                     out_.failover.dead_after, 1, 100);
-  reader.read_duration(
-      {"grace", "How long a session that is not idle may stay on a server that was demoted or taken out."},
-      out_.failover.grace, 0ms, kLongest);
-  reader.finish();
-}
-
-void BranchReader::read_access() {
-  const Json* value = root_.find_object({"access", "Who may connect at all. Without it everybody."});
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("access");
-  ObjectReader reader(*value, path, sink_);
-  if (const Json* allow =
-          reader.find({"allow", "Client addresses that may connect."}, Shape::texts(kRange, 1, kMaxRanges))) {
-    const JsonPath allow_path = reader.path_of("allow");
-    const auto* array = as_array(*allow, allow_path, sink_, kMaxRanges);
-    if (array != nullptr && array->empty()) {
-      sink_.add(allow_path, "is empty and would let nobody in; leave it out to let everybody in");
-    }
-    for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
-      const auto* text = (*array)[i].get_ptr<const std::string*>();
-      const auto range = text == nullptr ? std::nullopt : Cidr::parse(*text);
-      if (range) {
-        out_.allow.push_back(*range);
-      } else {
-        sink_.add(JsonPath(allow_path, i),
-                  describe((*array)[i]) +
-                      " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero bits "
-                      "behind the prefix");
-      }
-    }
-  }
-  if (const Json* endpoints = reader.find({"private_endpoints", "Not in this version."}, Shape::texts({}, 0, 0))) {
-    if (!endpoints->is_array() || !endpoints->empty())
-      reader.error("private_endpoints", "not in this version; [] is allowed");
   }
   reader.finish();
 }

@@ -17,7 +17,6 @@ using namespace std::chrono_literals;
 using namespace std::string_view_literals;
 
 constexpr std::size_t kMaxListeners = 256;
-constexpr std::size_t kMaxRanges = 1024;
 constexpr std::uint64_t kMostConnections = 1'000'000;
 constexpr std::uint64_t kMostWorkers = 256;
 
@@ -136,32 +135,15 @@ class ListenerReader {
   void read_proxy_protocol() {
     reader_.read_choice<bool>({"proxy_protocol", "required: every connection begins with a PROXY header, v1 or v2."},
                               out_.proxy_protocol, kProxyProtocol);
-    const Json* trusted = reader_.find({"trusted_proxies", "With proxy_protocol: from where a header is accepted."},
-                                       Shape::texts(kRange, 0, kMaxRanges));
-    if (trusted == nullptr) {
-      if (out_.proxy_protocol)
-        reader_.error("trusted_proxies",
-                      "is missing; \"proxy_protocol\": \"required\" needs the proxies' address ranges");
-      return;
-    }
-    const JsonPath path = reader_.path_of("trusted_proxies");
-    const auto* array = as_array(*trusted, path, reader_.sink(), kMaxRanges);
-    if (array == nullptr) return;
-    if (!out_.proxy_protocol && !array->empty())
+    const auto* trusted = read_ranges(
+        reader_, {"trusted_proxies", "With proxy_protocol: from where a header is accepted."}, 0, out_.trusted_proxies);
+    if (!reader_.has("trusted_proxies") && out_.proxy_protocol)
+      reader_.error("trusted_proxies",
+                    "is missing; \"proxy_protocol\": \"required\" needs the proxies' address ranges");
+    if (trusted == nullptr) return;
+    if (!out_.proxy_protocol && !trusted->empty())
       reader_.error("trusted_proxies", "has no meaning without \"proxy_protocol\": \"required\"");
-    if (out_.proxy_protocol && array->empty()) reader_.error("trusted_proxies", "is empty; nobody could connect");
-    for (std::size_t i = 0; i < array->size(); ++i) {
-      const auto* text = (*array)[i].get_ptr<const std::string*>();
-      const auto range = text == nullptr ? std::nullopt : Cidr::parse(*text);
-      if (range) {
-        out_.trusted_proxies.push_back(*range);
-      } else {
-        reader_.sink().add(JsonPath(path, i),
-                           describe((*array)[i]) +
-                               " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero "
-                               "bits behind the prefix");
-      }
-    }
+    if (out_.proxy_protocol && trusted->empty()) reader_.error("trusted_proxies", "is empty; nobody could connect");
   }
 
   ObjectReader reader_;

@@ -31,7 +31,7 @@ Json merge_branch(const Json& defaults, const Json& own, std::string_view branch
 /// config_process.cc. Everything but the branches. Errors of these parts make the whole configuration bad.
 void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
 
-/// A listener's `address`, a branch's port, a `$schema`: what an editor reads, and nobody else.
+/// A listener's `address`; the `$schema` that an editor reads, and nobody else.
 void read_listening_address(ObjectReader& reader, std::string& address);
 void read_schema_mark(ObjectReader& reader);
 
@@ -55,6 +55,14 @@ BranchPlaces find_branches(ObjectReader& root);
 /// nothing was added there.
 std::shared_ptr<BranchConfig> read_branch(const std::string& name, const Json& merged, const JsonPath& path,
                                           const ErrorSink& sink, ConfigFiles& files);
+
+/// config_policies.cc. Parts of a branch that need no file.
+void read_labels(ObjectReader& branch, BranchConfig& out);
+void read_replicas(ObjectReader& branch, BranchConfig& out);
+void read_failover(ObjectReader& branch, BranchConfig& out);
+void read_access(ObjectReader& branch, BranchConfig& out);
+/// An array of address ranges; returns it as it stands there, null when it is no array or not there.
+const Json::array_t* read_ranges(ObjectReader& reader, const Key& key, std::size_t least, std::vector<Cidr>& out);
 
 /// config_discover.cc. The `discover` object of a branch.
 DiscoverConfig read_discover(const Json& value, const JsonPath& path, const ErrorSink& sink, ConfigFiles& files);
@@ -91,7 +99,6 @@ inline constexpr std::string_view kLabelRule = kNotALabel.substr(kNotALabel.find
 inline constexpr TextForm kFile{.title = "path of a file"};
 inline constexpr TextForm kIdentifier{.most = 63};  // NAMEDATALEN - 1
 inline constexpr TextForm kPoolName{.title = "name of a pool", .pattern = "^[a-z0-9][a-z0-9_-]{0,62}$"};
-inline constexpr TextForm kRange{.title = "address range", .pattern = "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"};
 inline constexpr TextRule kLabel{
     .form = {.title = "name: A-Z a-z 0-9 . _ -", .pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"},
     .holds = [](const std::string& text) { return is_label(text); },
