@@ -65,7 +65,10 @@ std::string config_schema() {
   // Which of the two an entry is, its mode says (is_console_listener).
   Schema& listener = process["properties"]["listeners"]["items"];
   const Schema is_console = {{"required", {"mode"}}, {"properties", {{"mode", {{"const", "console"}}}}}};
-  listener = {{"if", is_console}, {"then", recorded_console_listener()}, {"else", listener}};
+  Schema console = recorded_console_listener();
+  // VS Code completes a mode that is not yet written from what stands under `then`.
+  console["properties"]["mode"] = listener["properties"]["mode"];
+  listener = {{"if", is_console}, {"then", std::move(console)}, {"else", listener}};
   auto [branch, definitions] = recorded_branch();
   definitions.emplace("branch", std::move(branch));
   return document("Pointsman's configuration", process, definitions);
