@@ -22,6 +22,7 @@ packages_test=(
     doctest-dev ca-certificates
     python3-pytest python3-psycopg python3-psycopg2 python3-asyncpg
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
+    python3-sqlalchemy python3-django ruby-activerecord ruby-pg
     dnsmasq-base patroni etcd-server iproute2 prometheus
     dpkg-dev file systemd-container python3-yaml python3-jsonschema
     chromium python3-websocket

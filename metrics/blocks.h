@@ -55,8 +55,15 @@ enum class LoginPhase : std::uint8_t { kTls, kStartup, kAuth, kHold, kConnect, k
 inline constexpr std::size_t kLoginPhases = 6;
 enum class Outcome : std::uint8_t { kOk, kRefused, kFailed };  ///< reached the relay; told no; ended without an answer
 inline constexpr std::size_t kOutcomes = 3;
-enum class CancelOutcome : std::uint8_t { kSent, kUnknownKey, kThrottled, kFailed };
-inline constexpr std::size_t kCancelOutcomes = 4;
+enum class CancelOutcome : std::uint8_t {
+  kSent,        ///< the backend was told, and has hung up
+  kUnknownKey,  ///< nobody knows the key
+  kThrottled,   ///< too many, from the source's network or in all
+  kFailed,      ///< the backend could not be told
+  kSentByPeer,  ///< another router of the fleet told it
+  kPeerFailed,  ///< not known here, and at least one other router did not answer
+};
+inline constexpr std::size_t kCancelOutcomes = 6;
 
 /// How large the tables of a branch's block are.
 struct Dimensions {

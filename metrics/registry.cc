@@ -16,7 +16,8 @@ namespace {
 constexpr std::array<std::string_view, kLoginPhases> kPhaseWords = {"tls",  "startup", "auth",
                                                                     "hold", "connect", "total"};
 constexpr std::array<std::string_view, kOutcomes> kOutcomeWords = {"ok", "refused", "failed"};
-constexpr std::array<std::string_view, kCancelOutcomes> kCancelWords = {"sent", "unknown_key", "throttled", "failed"};
+constexpr std::array<std::string_view, kCancelOutcomes> kCancelWords = {"sent",   "unknown_key",  "throttled",
+                                                                        "failed", "sent_by_peer", "peer_failed"};
 constexpr std::array<std::string_view, 2> kDirectionWords = {"from_client", "to_client"};
 /// The lines of a histogram: its buckets, +Inf, _sum and _count.
 constexpr std::size_t kHistogramSeries = Histogram::kBuckets + 3;

@@ -202,6 +202,55 @@ void read_extensions_of_authorities(SSL_CTX* context) {
   }
 }
 
+// ---- pre-shared keys (RFC 8446, section 4.2.11) --------------------------------------------------------------------
+
+/// The suite whose hash an external PSK belongs to: the only one between peers.
+constexpr char kPeerCiphers[] = "TLS_AES_128_GCM_SHA256";
+constexpr unsigned char kPeerSuite[] = {0x13, 0x01};
+
+const FleetKeys& keys_of(SSL* ssl) {
+  return *static_cast<const FleetKeys*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
+}
+
+SSL_SESSION* session_of(SSL* ssl, const FleetKeys::PeerKey& key) {
+  SSL_SESSION* const session = SSL_SESSION_new();
+  if (session == nullptr) return nullptr;
+  if (SSL_SESSION_set1_master_key(session, key.key.data(), base::SecretArray<32>::size()) == 1 &&
+      SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, kPeerSuite)) == 1 &&
+      SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1) {
+    return session;
+  }
+  SSL_SESSION_free(session);
+  return nullptr;
+}
+
+/// Without a session the handshake goes on as if no key had been named, and fails for want of a certificate.
+int find_peer_session(SSL* ssl, const unsigned char* identity, std::size_t size, SSL_SESSION** session) {
+  const auto* key = keys_of(ssl).find_peer_key(base::as_text({identity, size}));
+  *session = key == nullptr ? nullptr : session_of(ssl, *key);
+  return key == nullptr || *session != nullptr ? 1 : 0;
+}
+
+int use_peer_session(SSL* ssl, const EVP_MD* /*digest*/, const unsigned char** identity, std::size_t* size,
+                     SSL_SESSION** session) {
+  const auto& key = keys_of(ssl).peer_key();
+  *session = session_of(ssl, key);
+  if (*session == nullptr) return 0;
+  *identity = base::as_bytes(key.identity).data();
+  *size = key.identity.size();
+  return 1;
+}
+
+base::Result<Context> make_peer_context(const SSL_METHOD* method, const FleetKeys& keys) {
+  clear_openssl_errors();
+  auto made = make_context(method, TlsVersion::k13);
+  if (!made.ok()) return made;
+  SSL_CTX* const context = made.value().get();
+  if (SSL_CTX_set_ciphersuites(context, kPeerCiphers) != 1) return openssl_failed("TLS ciphers of peers");
+  SSL_CTX_set_app_data(context, const_cast<FleetKeys*>(&keys));
+  return made;
+}
+
 }  // namespace
 
 std::string certificate_endpoint_hash(const x509_st* certificate) {
@@ -246,6 +295,20 @@ base::Result<std::shared_ptr<const ServerTlsContext>> ServerTlsContext::create(c
   return std::shared_ptr<const ServerTlsContext>(std::move(result));
 }
 
+base::Result<std::shared_ptr<const ServerTlsContext>> ServerTlsContext::create_for_peers(
+    std::shared_ptr<const FleetKeys> keys) {
+  auto made = make_peer_context(TLS_server_method(), *keys);
+  if (!made.ok()) return base::Error{made.error()};
+  SSL_CTX* const context = made.value().get();
+  SSL_CTX_set_num_tickets(context, 0);
+  SSL_CTX_set_max_early_data(context, 0);
+  SSL_CTX_set_psk_find_session_callback(context, find_peer_session);
+  std::shared_ptr<ServerTlsContext> result(new ServerTlsContext);
+  result->context_ = made.value().release();
+  result->keys_ = std::move(keys);
+  return std::shared_ptr<const ServerTlsContext>(std::move(result));
+}
+
 ServerTlsContext::~ServerTlsContext() {
   SSL_CTX_free(context_);
 }
@@ -284,6 +347,21 @@ base::Result<std::shared_ptr<const ClientTlsContext>> ClientTlsContext::create(c
   std::shared_ptr<ClientTlsContext> result(new ClientTlsContext);
   result->mode_ = settings.mode;
   result->context_ = made.value().release();
+  return std::shared_ptr<const ClientTlsContext>(std::move(result));
+}
+
+base::Result<std::shared_ptr<const ClientTlsContext>> ClientTlsContext::create_for_peers(
+    std::shared_ptr<const FleetKeys> keys) {
+  auto made = make_peer_context(TLS_client_method(), *keys);
+  if (!made.ok()) return base::Error{made.error()};
+  SSL_CTX* const context = made.value().get();
+  // A server that cannot use the key may show a certificate instead: none is good, as no authority is trusted.
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  SSL_CTX_set_psk_use_session_callback(context, use_peer_session);
+  std::shared_ptr<ClientTlsContext> result(new ClientTlsContext);
+  result->mode_ = BackendTlsMode::kVerifyCa;
+  result->context_ = made.value().release();
+  result->keys_ = std::move(keys);
   return std::shared_ptr<const ClientTlsContext>(std::move(result));
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "protocol/fleet_keys.h"
 
 struct ssl_ctx_st;
 struct x509_st;
@@ -35,6 +36,9 @@ struct ServerTlsSettings {
 class ServerTlsContext {
  public:
   static base::Result<std::shared_ptr<const ServerTlsContext>> create(const ServerTlsSettings& settings);
+  /// Between the routers of a fleet: TLS 1.3 by the pre-shared keys of `keys`, with (EC)DHE, and no certificate: who
+  /// does not know one of the secrets gets no further than the handshake, on either side.
+  static base::Result<std::shared_ptr<const ServerTlsContext>> create_for_peers(std::shared_ptr<const FleetKeys> keys);
   ~ServerTlsContext();
   ServerTlsContext(const ServerTlsContext&) = delete;
   ServerTlsContext& operator=(const ServerTlsContext&) = delete;
@@ -52,6 +56,7 @@ class ServerTlsContext {
   std::string endpoint_hash_;
   std::int64_t not_after_ = 0;
   std::string subject_;
+  std::shared_ptr<const FleetKeys> keys_;  // of peers
 };
 
 enum class BackendTlsMode : std::uint8_t { kDisable, kRequire, kVerifyCa, kVerifyFull };
@@ -68,6 +73,9 @@ struct ClientTlsSettings {
 class ClientTlsContext {
  public:
   static base::Result<std::shared_ptr<const ClientTlsContext>> create(const ClientTlsSettings& settings);
+  /// The other side of ServerTlsContext::create_for_peers(). No name is verified: whoever knows the secret is a router
+  /// of this fleet.
+  static base::Result<std::shared_ptr<const ClientTlsContext>> create_for_peers(std::shared_ptr<const FleetKeys> keys);
   ~ClientTlsContext();
   ClientTlsContext(const ClientTlsContext&) = delete;
   ClientTlsContext& operator=(const ClientTlsContext&) = delete;
@@ -79,6 +87,7 @@ class ClientTlsContext {
   ClientTlsContext() = default;
   ssl_ctx_st* context_ = nullptr;
   BackendTlsMode mode_ = BackendTlsMode::kVerifyFull;
+  std::shared_ptr<const FleetKeys> keys_;  // of peers
 };
 
 }  // namespace pointsman::protocol

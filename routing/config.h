@@ -66,6 +66,20 @@ struct ConsoleConfig {
   std::uint32_t max_connections = 32;  ///< that have logged in
   base::Duration idle_timeout = std::chrono::hours(1);
 };
+/// The other routers behind the same address: they are asked about cancel keys that this one does not know.
+struct PeersConfig {
+  std::string host;  ///< a name with the address of each router (a headless Service), this one's own among them or not
+  std::uint16_t port = 0;           ///< theirs
+  std::string address = "0.0.0.0";  ///< where this one listens for them
+  std::uint16_t listen_port = 0;    ///< `port` unless said otherwise
+  friend bool operator==(const PeersConfig&, const PeersConfig&) = default;
+};
+/// Cancel requests across a fleet (docs/operations.md).
+struct CancelConfig {
+  base::SecretString secrets;  ///< what secret_file has (protocol/fleet_keys.h); empty: a router of its own
+  std::string secret_file;     ///< absolute, for messages
+  std::optional<PeersConfig> peers;
+};
 /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>` in the one spelling that protocol/scram.h accepts.
 bool is_scram_verifier(std::string_view text);
 
@@ -262,6 +276,7 @@ struct Config {
   base::Duration tcp_user_timeout = std::chrono::seconds(30);
   LimitsConfig limits;
   bool hide_unknown_branches = false;
+  CancelConfig cancel;
   std::string state_dir;  ///< absolute, empty: none
   base::Duration shutdown_delay{0};
   base::Duration drain_timeout = std::chrono::seconds(30);

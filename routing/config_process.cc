@@ -357,7 +357,7 @@ void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& fi
   root.read_bool({"hide_unknown_branches", "Answer an unknown branch like a wrong password, in text and in time."},
                  config.hide_unknown_branches);
   read_state_dir(root, folder, config);
-  root.refuse({"cancel", "Not in this version."});
+  read_cancel(root, folder, files, config);
   root.read_duration({"shutdown_delay", "On SIGTERM: how long /readyz says no before the listeners close."},
                      config.shutdown_delay, 0s, 1h);
   root.read_duration({"drain_timeout", "On SIGTERM: how long sessions may go on."}, config.drain_timeout, 0s, 24h);

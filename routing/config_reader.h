@@ -43,6 +43,9 @@ ConsoleListener read_console_listener(const Json& value, const JsonPath& path, c
 void read_console(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
 void check_console_ports(const Config& config, const JsonPath& listeners, const ErrorSink& sink);
 
+/// config_cancel.cc. The top-level `cancel`, after everything that listens.
+void read_cancel(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
+
 /// config.cc. Where the top level says that branches stand.
 struct BranchPlaces {
   const Json* defaults = nullptr;  ///< an object

@@ -83,6 +83,9 @@ RouteResult choose(const BranchView& branch, const RouteRequest& request, std::v
 /// none.
 const BackendTlsConfig& tls_for(const BranchConfig& branch, const Decision& decision);
 std::string server_name_for(const BranchView& branch, const Decision& decision);
+/// The present destination of that route with that address, whatever its state: for a cancel request that names one.
+/// Nothing when there is none, or when its address is not known at present.
+std::optional<Decision> destination_at(const BranchView& branch, RouteClass route, const SocketAddress& address);
 /// "pg-1", "pg-0 (pgbouncer)", "reads/10.0.0.20:6432": for logs and the explain notice.
 std::string destination_name(const BranchView& branch, const Decision& decision);
 

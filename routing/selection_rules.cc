@@ -125,6 +125,29 @@ std::string server_name_for(const BranchView& branch, const Decision& decision) 
   return branch.members[static_cast<std::size_t>(decision.member)].host;
 }
 
+std::optional<Decision> destination_at(const BranchView& branch, RouteClass route, const SocketAddress& address) {
+  Decision decision;
+  decision.route = route;
+  decision.address = address;
+  if (!address.known()) return std::nullopt;
+  if (route == RouteClass::kPool) {
+    for (const auto& pool : branch.pools) {
+      ++decision.pool;
+      decision.endpoint = -1;
+      for (const auto& endpoint : pool.endpoints) {
+        ++decision.endpoint;
+        if (endpoint.address == address) return decision;
+      }
+    }
+    return std::nullopt;
+  }
+  for (const auto& member : branch.members) {
+    ++decision.member;
+    if ((route == RouteClass::kLocalPool ? member.pgbouncer_address : member.address) == address) return decision;
+  }
+  return std::nullopt;
+}
+
 std::string destination_name(const BranchView& branch, const Decision& decision) {
   if (decision.route == RouteClass::kPool) {
     const PoolView& pool = branch.pools[static_cast<std::size_t>(decision.pool)];

@@ -22,9 +22,10 @@ foreach(rule ${rules})
     endforeach()
   endforeach()
 endforeach()
-# prometheus-cpp is the registry's affair, libuv's and OpenSSL's types stay out of the session core and of the console's.
+# prometheus-cpp is the registry's affair, libuv's and OpenSSL's types stay out of the session core, of the console's and of the fleet's.
 file(GLOB core ${SOURCE}/proxy/session/session_core.* ${SOURCE}/proxy/session/session_login.cc ${SOURCE}/proxy/session/login.h
-     ${SOURCE}/proxy/console/console_core.* ${SOURCE}/proxy/console/console_login.cc ${SOURCE}/proxy/console/result.* ${SOURCE}/proxy/console/statement.*)
+     ${SOURCE}/proxy/console/console_core.* ${SOURCE}/proxy/console/console_login.cc ${SOURCE}/proxy/console/result.* ${SOURCE}/proxy/console/statement.*
+     ${SOURCE}/proxy/fleet/peer_wire.* ${SOURCE}/proxy/fleet/sealed_destination.*)
 foreach(source ${core})
   file(STRINGS ${source} includes REGEX "^#include.*(<uv\\.h>|openssl|proxy/io|proxy/server|spdlog|libpq)")
   foreach(line ${includes})

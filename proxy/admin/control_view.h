@@ -59,6 +59,10 @@ struct ReloadStats {
 };
 
 /// The admin console's counters since the start.
+struct PeerStats {
+  std::size_t known = 0;                   ///< other routers by the name's last answer
+  std::array<std::uint64_t, 4> answers{};  ///< to what they asked, by PeerVerdict (proxy/fleet/peer_wire.h)
+};
 struct ConsoleStats {
   std::uint64_t connections = 0;  ///< now, logged in or not
   std::uint64_t ok = 0;           ///< statements, by outcome
@@ -91,6 +95,8 @@ class ControlView {
   virtual const DecisionHistory& history() const = 0;
   /// Nothing: no console is configured.
   virtual std::optional<ConsoleStats> console_stats() const = 0;
+  /// Nothing: no peers are configured.
+  virtual std::optional<PeerStats> peer_stats() const = 0;
 
   /// Asks every worker for its sessions; `done` is called on the control thread, once, within a second (with what
   /// arrived by then).

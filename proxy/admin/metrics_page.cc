@@ -85,6 +85,15 @@ void add_console(Scrape& scrape, const ControlView& control) {
   scrape.add(Metric::kConsoleStatementsTotal, {"denied"}, static_cast<double>(consoles->denied));
 }
 
+void add_peers(Scrape& scrape, const ControlView& control) {
+  const auto peers = control.peer_stats();
+  if (!peers) return;
+  constexpr std::string_view kWords[] = {"unknown_key", "sent", "failed", "throttled"};
+  scrape.add(Metric::kPeers, {}, static_cast<double>(peers->known));
+  for (std::size_t i = 0; i < std::size(kWords); ++i)
+    scrape.add(Metric::kPeerAnswersTotal, {kWords[i]}, static_cast<double>(peers->answers[i]));
+}
+
 bool sampled(const MemberView& member) {
   return member.sampled_at != base::Instant{};
 }
@@ -167,6 +176,7 @@ std::string MetricsPage::render(base::Instant now, const ProcessStats& process) 
   add_process(scrape, process);
   add_router(scrape, control_, config);
   add_console(scrape, control_);
+  add_peers(scrape, control_);
   scrape.add_workers(control_.worker_blocks(), words);
   if (config.metrics_detail != routing::MetricsDetail::kNone) {
     for (const auto& view : control_.views()) {

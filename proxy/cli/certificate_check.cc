@@ -78,6 +78,13 @@ std::vector<ConfigError> check_certificates(const LoadedConfig& loaded) {
          .min_version = config.tls->min_tls13 ? protocol::TlsVersion::k13 : protocol::TlsVersion::k12});
     if (!context.ok()) checker.errors.push_back({.file = config.file, .path = "/tls", .what = context.error()});
   }
+  if (const auto& cancel = config.cancel; !cancel.secrets.empty()) {
+    const auto keys = protocol::FleetKeys::parse(cancel.secrets.reveal());
+    if (!keys.ok()) {
+      checker.errors.push_back(
+          {.file = config.file, .path = "/cancel/secret_file", .what = cancel.secret_file + ": " + keys.error()});
+    }
+  }
   for (const auto& [name, branch] : config.branches) {
     checker.check(*branch, "/backend_tls", branch->backend_tls);
     if (branch->pgbouncer_tls) checker.check(*branch, "/pgbouncer_tls", *branch->pgbouncer_tls);

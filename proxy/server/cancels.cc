@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "protocol/cancel_key.h"
+#include "protocol/fleet_keys.h"
+#include "proxy/fleet/sealed_destination.h"
 #include "proxy/server/worker.h"
 
 namespace pointsman::proxy {
@@ -53,6 +55,18 @@ base::TokenBucket& Cancels::guesses_of(const std::uint8_t (&source)[16]) {
   return guesses_[std::hash<std::string_view>{}(network) % guesses_.size()];
 }
 
+std::string Cancels::seal(const std::string& branch, const routing::Decision& decision,
+                          const protocol::BackendKey& key) {
+  const auto& fleet = worker_.tls().fleet_keys;
+  if (fleet == nullptr) return {};
+  const auto content =
+      encode_destination({branch, decision.route, decision.address, key.secret}, protocol::kMaxSealedContent);
+  if (content.empty()) return {};
+  base::Byte nonce[protocol::kSealNonce];
+  worker_.random_bytes(nonce);
+  return fleet->seal(key.pid, nonce, content);
+}
+
 void Cancels::serve(Session& session, const protocol::CancelRequest& request) {
   Search search;
   session.source_ip(search.source);
@@ -65,35 +79,60 @@ void Cancels::serve(Session& session, const protocol::CancelRequest& request) {
     begin(*target, worker_.index(), session.id());
     return;
   }
+  if (begin_sealed(request, session.id())) return;
   search.answers_missing = worker_.worker_count() - 1;
+  search.request = request;
   searches_[session.id()] = search;
   worker_.post_to_others(CancelSearch{request, worker_.index(), session.id()});
-  if (search.answers_missing == 0) apply(CancelAnswer{session.id(), false, false});
+  if (search.answers_missing == 0) nobody_here(session.id());
+}
+
+/// A key that another router has sealed, or this one for a session that lives on another worker. Nothing is believed of
+/// it but what it leads to at present: a destination that is not known here (any more) is its owner's affair.
+bool Cancels::begin_sealed(const protocol::CancelRequest& request, std::uint64_t origin_session) {
+  const auto& fleet = worker_.tls().fleet_keys;
+  if (fleet == nullptr) return false;
+  const auto content = fleet->open(request.pid, request.secret);
+  const auto sealed = content ? decode_destination(*content) : std::nullopt;
+  const auto view = sealed ? worker_.present_view(sealed->branch) : nullptr;
+  const auto decision = view != nullptr ? routing::destination_at(*view, sealed->route, sealed->address) : std::nullopt;
+  if (!decision) return false;
+  begin(*view, *decision, {request.pid, sealed->secret}, worker_.index(), origin_session);
+  return true;
 }
 
 void Cancels::apply(const CancelSearch& message) {
   if (const Session* target = find(message.request)) {
     begin(*target, message.origin_worker, message.origin_session);
   } else {
-    worker_.post_to(message.origin_worker, CancelAnswer{message.origin_session, false, false});
+    worker_.answer_cancel(message.origin_worker, {message.origin_session, metrics::CancelOutcome::kUnknownKey});
   }
 }
 
 void Cancels::apply(const CancelAnswer& message) {
   const auto found = searches_.find(message.origin_session);
   if (found == searches_.end()) return;
-  if (message.found) {
-    searches_.erase(found);
-    finish(message.origin_session, message.sent ? metrics::CancelOutcome::kSent : metrics::CancelOutcome::kFailed);
+  Search& search = found->second;
+  if (!search.asks_peers && message.outcome == metrics::CancelOutcome::kUnknownKey) {
+    if (--search.answers_missing == 0) nobody_here(message.origin_session);
     return;
   }
-  if (found->second.answers_missing > 1) {
-    --found->second.answers_missing;
-    return;
-  }
-  (void)guesses_of(found->second.source).take(kWrongGuesses, now_instant());
+  const bool wrong_key =
+      message.outcome == metrics::CancelOutcome::kUnknownKey || message.outcome == metrics::CancelOutcome::kPeerFailed;
+  if (wrong_key) (void)guesses_of(search.source).take(kWrongGuesses, now_instant());
   searches_.erase(found);
-  finish(message.origin_session, metrics::CancelOutcome::kUnknownKey);
+  finish(message.origin_session, message.outcome);
+}
+
+/// No worker of this router knows the key.
+void Cancels::nobody_here(std::uint64_t origin_session) {
+  Search& search = searches_[origin_session];
+  search.asks_peers = true;
+  if (worker_.directory()->config().cancel.peers) {
+    worker_.ask_peers({search.request, worker_.index(), origin_session});
+  } else {
+    apply(CancelAnswer{origin_session, metrics::CancelOutcome::kUnknownKey});
+  }
 }
 
 void Cancels::finish(std::uint64_t origin_session, metrics::CancelOutcome outcome) {
@@ -107,7 +146,7 @@ void Cancels::tell(std::uint32_t origin_worker, std::uint64_t origin_session, me
   } else if (origin_worker == worker_.index()) {
     finish(origin_session, outcome);
   } else {
-    worker_.post_to(origin_worker, CancelAnswer{origin_session, true, outcome == metrics::CancelOutcome::kSent});
+    worker_.answer_cancel(origin_worker, {origin_session, outcome});
   }
 }
 
@@ -117,20 +156,25 @@ void Cancels::cancel(const Session& session) {
 
 void Cancels::begin(const Session& session, std::uint32_t origin_worker, std::uint64_t origin_session) {
   const auto& identity = session.identity();
+  begin(*identity.view, *identity.decision, session.backend_key(), origin_worker, origin_session);
+}
+
+void Cancels::begin(const routing::BranchView& view, const routing::Decision& decision, const protocol::BackendKey& key,
+                    std::uint32_t origin_worker, std::uint64_t origin_session) {
   CancelTarget target;
-  target.address = identity.decision->address;
-  target.pid = session.backend_key().pid;
-  target.secret = session.backend_key().secret;
+  target.address = decision.address;
+  target.pid = key.pid;
+  target.secret = key.secret;
   target.origin_worker = origin_worker;
   target.origin_session = origin_session;
-  const auto& settings = routing::tls_for(*identity.view->config, *identity.decision);
+  const auto& settings = routing::tls_for(*view.config, decision);
   bool possible = waiting_.size() < kWaiting && !stopping_;
   if (settings.mode != routing::TlsMode::kDisable) {
     const auto& contexts = worker_.tls().clients;
     const auto context = contexts.find(settings.context_key());
     possible = possible && context != contexts.end();
     if (possible) target.tls = context->second;
-    target.server_name = routing::server_name_for(*identity.view, *identity.decision);
+    target.server_name = routing::server_name_for(view, decision);
   }
   if (!possible) return tell(origin_worker, origin_session, metrics::CancelOutcome::kThrottled);
   waiting_.push_back(std::move(target));

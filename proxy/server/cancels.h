@@ -1,13 +1,16 @@
 #pragma once
 // CancelRequests of one worker: whose key is it, and who carries the request to the backend. A request may arrive at
-// any worker: one that does not know the key asks all others (CancelSearch), the owner of the session dials, and the
-// client hears nothing either way (protocol-flow, "Canceling Requests in Progress"). Bounded: wrong keys per source
-// network, dials at once in all and per backend, requests that wait. The worker's thread only.
+// any worker of any router of the fleet. In this order: a session of this worker has the key; the key itself tells the
+// backend (sealed, protocol/fleet_keys.h); another worker has it (CancelSearch); another router has it (PeersWanted).
+// The owner of the session dials, or whoever opened the key, and the client hears nothing either way (protocol-flow,
+// "Canceling Requests in Progress"). Bounded: wrong keys per source network, dials at once in all and per backend,
+// requests that wait. The worker's thread only.
 
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -16,6 +19,7 @@
 #include "protocol/startup.h"
 #include "proxy/server/messages.h"
 #include "proxy/session/cancel_dial.h"
+#include "routing/selection.h"
 
 namespace pointsman::proxy {
 
@@ -29,6 +33,9 @@ class Cancels {
   /// From the login's end until the backend's PID may be another's: the session's key is found.
   void add(Session& session);
   void remove(Session& session);
+
+  /// The secret part of a session's key that any router of the fleet can open; empty: there is no fleet, or no room.
+  std::string seal(const std::string& branch, const routing::Decision& decision, const protocol::BackendKey& key);
 
   /// A client's CancelRequest; `session` is the connection that brought it and is told by on_cancel_served().
   void serve(Session& session, const protocol::CancelRequest& request);
@@ -51,12 +58,19 @@ class Cancels {
 
  private:
   struct Search {
+    protocol::CancelRequest request;
     std::uint32_t answers_missing = 0;
+    bool asks_peers = false;
     std::uint8_t source[16] = {};
   };
 
   Session* find(const protocol::CancelRequest& request);
   void begin(const Session& session, std::uint32_t origin_worker, std::uint64_t origin_session);
+  /// Dials where `decision` leads, with the backend's key.
+  void begin(const routing::BranchView& view, const routing::Decision& decision, const protocol::BackendKey& key,
+             std::uint32_t origin_worker, std::uint64_t origin_session);
+  bool begin_sealed(const protocol::CancelRequest& request, std::uint64_t origin_session);
+  void nobody_here(std::uint64_t origin_session);
   void start_waiting();
   /// Whoever waits for the outcome hears of it.
   void tell(std::uint32_t origin_worker, std::uint64_t origin_session, metrics::CancelOutcome outcome);

@@ -95,7 +95,8 @@ int Control::run() {
   workers_running_ = workers_.size();
   admin_ = std::make_unique<AdminServer>(loop_, *this);
   console_ = std::make_unique<ConsoleServer>(loop_, *this, *this);
-  const bool complete = open_admin() && open_console();
+  peers_ = std::make_unique<Peers>(loop_, workers_.size(), *this);
+  const bool complete = open_admin() && open_console() && open_peers();
   if (complete) {
     announce();
     switches_->resume_left_behind();
@@ -123,6 +124,13 @@ void Control::announce() {
                 {"address", listener.address},
                 {"port", std::to_string(listener.port)},
                 {"mode", "console"}});
+  }
+  if (const auto& peers = config_->cancel.peers) {
+    log_record(LogLevel::kInfo, "listening",
+               {{"listener", "cancel.peers"},
+                {"address", peers->address},
+                {"port", std::to_string(peers->listen_port)},
+                {"mode", "peers"}});
   }
   log_record(LogLevel::kInfo, "ready",
              {{"version", std::string(version())},
@@ -156,7 +164,7 @@ bool Control::read_first_config() {
   auto contexts = make_tls_contexts(*config_, warnings);
   for (const auto& warning : warnings) std::fprintf(stderr, "%s: %s\n", config_file_.c_str(), warning.c_str());
   if (!contexts.ok()) {
-    std::fprintf(stderr, "%s: /tls: %s\n", config_file_.c_str(), contexts.error().c_str());
+    std::fprintf(stderr, "%s: %s\n", config_file_.c_str(), contexts.error().c_str());
     return false;
   }
   tls_ = std::move(contexts.value());
@@ -253,6 +261,14 @@ bool Control::open_console() {
   return true;
 }
 
+bool Control::open_peers() {
+  peers_->configure(*config_, *tls_);
+  if (!config_->cancel.peers) return true;
+  const auto opened = peers_->listen(*config_->cancel.peers);
+  if (!opened.ok()) std::fprintf(stderr, "cancel.peers: %s\n", opened.error().c_str());
+  return opened.ok();
+}
+
 void Control::open_handles() {
   mailbox_.open(loop_.uv(), this,
                 [](void* self, ToControl&& message) { static_cast<Control*>(self)->handle(std::move(message)); });
@@ -292,6 +308,8 @@ void Control::handle(ToControl&& message) {
       if (failed.member >= 0) control.monitor_->on_dial_failed(failed.branch, static_cast<std::size_t>(failed.member));
     }
     void operator()(FreshWanted& wanted) const { control.monitor_->want_fresh(wanted.branch, wanted.until); }
+    void operator()(PeersWanted& wanted) const { control.peers_->ask(std::move(wanted)); }
+    void operator()(CancelAnswer& answer) const { control.peers_->on_found(answer.origin_session, answer.outcome); }
     void operator()(SessionsCollected& collected) const {
       const auto found = control.collections_.find(collected.request);
       if (found == control.collections_.end()) return;
@@ -324,6 +342,14 @@ void Control::handle(ToControl&& message) {
   std::visit(Visitor{*this}, message);
 }
 
+void Control::search_for_peer(const protocol::CancelRequest& request, std::uint64_t number) {
+  for (auto& worker : workers_) worker->post(CancelSearch{request, kPeerOrigin, number});
+}
+
+void Control::deliver_cancel_answer(const PeersWanted& wanted, metrics::CancelOutcome outcome) {
+  workers_[wanted.origin_worker]->post(CancelAnswer{wanted.origin_session, outcome});
+}
+
 // ---- reload ---------------------------------------------------------------------------------------------------------
 
 std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(
@@ -345,14 +371,25 @@ std::shared_ptr<const routing::Config> Control::keep_what_needs_a_restart(
     const auto& y = b.console.listeners;
     return std::equal(x.begin(), x.end(), y.begin(), y.end(), same);
   };
+  const auto same_peers = [](const routing::Config& a, const routing::Config& b) {
+    const auto& x = a.cancel.peers;
+    const auto& y = b.cancel.peers;
+    return x.has_value() == y.has_value() && (!x || (x->address == y->address && x->listen_port == y->listen_port));
+  };
   const bool sockets = same_sockets(*config_, *fresh) && same_consoles(*config_, *fresh);
-  if (sockets && config_->state_dir == fresh->state_dir) return fresh;
+  const bool peers = same_peers(*config_, *fresh);
+  if (sockets && peers && config_->state_dir == fresh->state_dir) return fresh;
   auto kept = std::make_shared<routing::Config>(*fresh);
   if (!sockets) {
     log_record(LogLevel::kWarning,
                "reload: listeners are opened at start only; the new ones take effect at the next restart", {});
     kept->listeners = config_->listeners;
     kept->console.listeners = config_->console.listeners;
+  }
+  if (!peers) {
+    log_record(LogLevel::kWarning,
+               "reload: the port for peers is opened at start only; cancel.peers takes effect at the next restart", {});
+    kept->cancel.peers = config_->cancel.peers;
   }
   if (config_->state_dir != fresh->state_dir) {
     log_record(LogLevel::kWarning,
@@ -395,7 +432,7 @@ ReloadResult Control::read_again() {
   std::vector<std::string> warnings;
   auto contexts = make_tls_contexts(*config, warnings);
   if (!contexts.ok()) {
-    result.errors.push_back(config_file_ + ": /tls: " + contexts.error());
+    result.errors.push_back(config_file_ + ": " + contexts.error());
     return failed(result.errors.back());
   }
   for (const auto& warning : warnings) log_record(LogLevel::kError, "configuration error", {{"error", warning, 1024}});
@@ -433,6 +470,7 @@ void Control::adopt(std::shared_ptr<const routing::Config> config, std::shared_p
   const auto views = monitor_->configure(directory_);
   for (auto& worker : workers_) worker->post(NewDirectory{directory_, views, tls_});
   verifiers_->on_config_changed();
+  peers_->configure(*config_, *tls_);
   history_.retain(*directory_);
   switches_->on_config_changed();
   watch_.watch(watched_paths_, watched_print_);
@@ -496,6 +534,11 @@ void Control::kill_session(std::uint32_t worker, std::uint64_t session, std::fun
   kills_.emplace(request, PendingKill{now_instant() + kCollectTimeout, std::move(done)});
   workers_[worker]->post(KillSession{request, session});
   start_ticking();
+}
+
+std::optional<PeerStats> Control::peer_stats() const {
+  if (!config_->cancel.peers) return std::nullopt;
+  return peers_->stats();
 }
 
 std::optional<ConsoleStats> Control::console_stats() const {
@@ -619,6 +662,7 @@ void Control::shut_down() {
   admin_->shut_down();
   branches_.shut_down();
   console_->shut_down();
+  peers_->shut_down();
   switches_->shut_down();
   verifiers_->shut_down();
   monitor_->shut_down();

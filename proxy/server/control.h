@@ -16,6 +16,7 @@
 #include "proxy/admin/control_view.h"
 #include "proxy/cli/commands.h"
 #include "proxy/console/console_server.h"
+#include "proxy/fleet/peers.h"
 #include "proxy/io/mailbox.h"
 #include "proxy/monitor/event_log.h"
 #include "proxy/monitor/monitor.h"
@@ -35,7 +36,8 @@ class Control final : public ControlView,
                       public ConsoleHost,
                       public ViewSink,
                       public VerifierSink,
-                      private BranchStore::Owner {
+                      private BranchStore::Owner,
+                      public Peers::Host {
  public:
   explicit Control(std::string config_file);
   ~Control() override;
@@ -66,6 +68,7 @@ class Control final : public ControlView,
   const EventRing& events() const override { return events_.ring(); }
   const DecisionHistory& history() const override { return history_; }
   std::optional<ConsoleStats> console_stats() const override;
+  std::optional<PeerStats> peer_stats() const override;
   void kill_session(std::uint32_t worker, std::uint64_t session, std::function<void(bool found)> done) override;
   void collect_sessions(std::function<void(std::vector<SessionRow>)> done) override;
   ReloadResult reload() override;
@@ -106,11 +109,15 @@ class Control final : public ControlView,
   const routing::BranchBase& branch_base() const override { return *branch_base_; }
   void apply_branch(const std::string& name, const routing::BranchRead& read) override;
 
+  void search_for_peer(const protocol::CancelRequest& request, std::uint64_t number) override;
+  void deliver_cancel_answer(const PeersWanted& wanted, metrics::CancelOutcome outcome) override;
+
   bool read_first_config();
   bool open_listeners(std::vector<std::vector<int>>& per_worker);
   void set_limits();
   bool open_admin();
   bool open_console();
+  bool open_peers();
   bool open_state_dir();
   void announce();
   void open_handles();
@@ -161,6 +168,7 @@ class Control final : public ControlView,
   std::unique_ptr<VerifierService> verifiers_;
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<ConsoleServer> console_;
+  std::unique_ptr<Peers> peers_;
 
   SharedCounts shared_;
   std::vector<std::unique_ptr<Worker>> workers_;

@@ -8,6 +8,8 @@
 #include <variant>
 #include <vector>
 
+#include "metrics/blocks.h"
+#include "protocol/fleet_keys.h"
 #include "protocol/messages.h"
 #include "protocol/startup.h"
 #include "protocol/tls_context.h"
@@ -24,6 +26,10 @@ struct TlsContexts {
   /// backend_fault.
   std::unordered_map<std::string, std::shared_ptr<const protocol::ClientTlsContext>> clients;
   std::string mock_secret;
+  /// Of the fleet; null: this router is none of one. The two contexts are for its peers.
+  std::shared_ptr<const protocol::FleetKeys> fleet_keys;
+  std::shared_ptr<const protocol::ServerTlsContext> peer_server;
+  std::shared_ptr<const protocol::ClientTlsContext> peer_client;
 };
 
 // ---- control → worker ---------------------------------------------------------------------------------------------
@@ -48,11 +54,13 @@ struct CancelSearch {
   std::uint32_t origin_worker = 0;
   std::uint64_t origin_session = 0;
 };
-/// The answer: found and done (or failed), or not here.
+/// Its `origin_worker` when another router asks: the control thread gets the answer, with the search's number for a
+/// session.
+inline constexpr std::uint32_t kPeerOrigin = 0xFFFFFFFF;
+/// The answer; kUnknownKey: not here.
 struct CancelAnswer {
   std::uint64_t origin_session = 0;
-  bool found = false;
-  bool sent = false;  ///< with found
+  metrics::CancelOutcome outcome = metrics::CancelOutcome::kUnknownKey;
 };
 /// A login of another worker failed with this verifier: whoever has it cached asks again.
 struct VerifierStale {
@@ -88,6 +96,12 @@ struct FreshWanted {
   std::string branch;
   base::Instant until{};
 };
+/// A cancel key that no worker here knows: the other routers are asked. A CancelAnswer follows.
+struct PeersWanted {
+  protocol::CancelRequest request;
+  std::uint32_t origin_worker = 0;
+  std::uint64_t origin_session = 0;
+};
 struct SessionsCollected {
   std::uint64_t request = 0;
   std::vector<SessionRow> rows;
@@ -104,7 +118,7 @@ struct WorkerEmpty {
 struct WorkerStopped {
   std::uint32_t worker = 0;
 };
-using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, SessionsCollected, SessionKilled,
-                               WorkerEmpty, WorkerStopped>;
+using ToControl = std::variant<VerifierQuery, BranchWanted, DialFailed, FreshWanted, PeersWanted, CancelAnswer,
+                               SessionsCollected, SessionKilled, WorkerEmpty, WorkerStopped>;
 
 }  // namespace pointsman::proxy

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "base/check.h"
 #include "protocol/scram.h"
@@ -64,6 +65,22 @@ std::string make_mock_secret(const routing::Config& config) {
   return {reinterpret_cast<const char*>(random), sizeof random};
 }
 
+/// What is wrong with the fleet's secrets; nothing: nothing.
+std::optional<std::string> add_fleet(const routing::CancelConfig& config, TlsContexts& contexts) {
+  if (config.secrets.empty()) return std::nullopt;
+  auto keys = protocol::FleetKeys::parse(config.secrets.reveal());
+  if (!keys.ok()) return config.secret_file + ": " + keys.error();
+  contexts.fleet_keys = std::move(keys.value());
+  if (!config.peers) return std::nullopt;
+  auto server = protocol::ServerTlsContext::create_for_peers(contexts.fleet_keys);
+  if (!server.ok()) return server.error();
+  auto client = protocol::ClientTlsContext::create_for_peers(contexts.fleet_keys);
+  if (!client.ok()) return client.error();
+  contexts.peer_server = std::move(server.value());
+  contexts.peer_client = std::move(client.value());
+  return std::nullopt;
+}
+
 }  // namespace
 
 base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing::Config& config,
@@ -75,9 +92,10 @@ base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing
     settings.key_file = config.tls->key;
     settings.min_version = config.tls->min_tls13 ? protocol::TlsVersion::k13 : protocol::TlsVersion::k12;
     auto server = protocol::ServerTlsContext::create(settings);
-    if (!server.ok()) return base::Error{server.error()};
+    if (!server.ok()) return base::Error{"/tls: " + server.error()};
     contexts->server = std::move(server.value());
   }
+  if (const auto fault = add_fleet(config.cancel, *contexts)) return base::Error{"/cancel/secret_file: " + *fault};
   for (const auto& [name, branch] : config.branches) add_client_contexts(*branch, *contexts, warnings);
   contexts->mock_secret = make_mock_secret(config);
   return std::shared_ptr<const TlsContexts>(std::move(contexts));

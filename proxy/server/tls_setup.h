@@ -11,8 +11,9 @@
 
 namespace pointsman::proxy {
 
-/// An error when the server's certificate or key cannot be used. Backend contexts that cannot be made are listed in
-/// `warnings` and left out: their branches' legs fail with backend_fault while all others work.
+/// An error, with its JSON path, when the server's certificate or key cannot be used, or the fleet's secrets. Backend
+/// contexts that cannot be made are listed in `warnings` and left out: their branches' legs fail with backend_fault
+/// while all others work.
 base::Result<std::shared_ptr<const TlsContexts>> make_tls_contexts(const routing::Config& config,
                                                                    std::vector<std::string>& warnings);
 /// `present`, and what this branch needs beside it. The same object when nothing was missing.

@@ -220,6 +220,14 @@ std::vector<Session*> Worker::all_sessions() {
 
 // ---- quiet TLS sessions ---------------------------------------------------------------------------------------------
 
+void Worker::answer_cancel(std::uint32_t origin_worker, CancelAnswer answer) {
+  if (origin_worker == kPeerOrigin) {
+    control_.post(answer);
+  } else {
+    post_to(origin_worker, answer);
+  }
+}
+
 void Worker::note_active(Session& session) {
   session.listed_as_active = true;
   active_tls_.push_back(session.id());

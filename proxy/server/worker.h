@@ -87,6 +87,9 @@ class Worker final : public AcceptSink {
   Session* find_session(std::uint64_t id);
   void post_to(std::uint32_t worker, ToWorker message) { workers_[worker]->post(std::move(message)); }
   void post_to_others(const ToWorker& message);
+  /// To the worker that asked, or to the control thread (kPeerOrigin).
+  void answer_cancel(std::uint32_t origin_worker, CancelAnswer answer);
+  void ask_peers(PeersWanted wanted) { control_.post(std::move(wanted)); }
   void note_active(Session& session);
   void login_ended(Session& session);
   void count_handshake(std::string_view version);

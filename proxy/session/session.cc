@@ -61,6 +61,11 @@ std::shared_ptr<const routing::BranchView> Session::branch(std::string_view name
 void Session::random_bytes(base::MutableBytes out) {
   worker_.random_bytes(out);
 }
+
+std::string Session::seal_cancel_key(const std::string& branch, const routing::Decision& decision,
+                                     const protocol::BackendKey& key) {
+  return worker_.cancels().seal(branch, decision, key);
+}
 std::string_view Session::mock_secret() {
   return worker_.tls().mock_secret;
 }

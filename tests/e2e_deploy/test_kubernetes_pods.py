@@ -34,7 +34,7 @@ def content_of(key, authority):
     if key in files or key.endswith("ca.crt"):
         with open(files.get(key, authority.certificate), encoding="ascii") as text:
             return text.read()
-    return {"password": "a-secret", "probe.pw": "a-secret\n", "userlist.txt": f'"pointsman" "{VERIFIER}"\n'}[key]
+    return {"password": "a-secret", "probe.pw": "a-secret\n", "fleet.key": "f" * 44 + "\n", "userlist.txt": f'"pointsman" "{VERIFIER}"\n'}[key]
 
 
 def mount(image, objects, workload, authority):

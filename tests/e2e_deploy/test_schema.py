@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 from harness.router import router_binary
 from harness.system import run
 from image import ROOT
-from test_examples import EXAMPLES, FILES, check, examples  # noqa: F401  (a fixture)
+from test_examples import EXAMPLES, FILES, check, examples, write_secret  # noqa: F401  (a fixture)
 
 SCHEMAS = {"pointsman.schema.json": [], "branch.schema.json": ["--branch"]}
 KUBERNETES = os.path.join(ROOT, "deploy", "kubernetes")
@@ -43,6 +43,7 @@ EVERYTHING = """{
   "tcp": {"keepalive": "30s", "user_timeout": "30s"},
   "limits": {"startup_timeout": "15s", "max_connections": 100, "max_connections_per_branch": 50, "max_held_per_branch": 20},
   "hide_unknown_branches": false,
+  "cancel": {"secret_file": "fleet.key", "peers": {"dns": "pointsman-peers:7532", "address": "0.0.0.0", "port": 7533}},
   "shutdown_delay": "0s", "drain_timeout": "30s", "drain_pace": "0",
   "x-ours": ["any", {"thing": null}],
   "defaults": {"probe": {"password_file": "probe.pw"}, "pools": {"old": {"endpoints": [{"host": "10.0.0.30"}], "drain_timeout": "1m"}}},
@@ -109,6 +110,14 @@ def complaints(validator, document):
     return [f"/{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in every(validator.iter_errors(document))]
 
 
+@pytest.fixture
+def folder(examples):  # noqa: F811
+    """Where EVERYTHING can stand."""
+    (examples / "branches.d").mkdir()
+    write_secret(examples / "fleet.key", "0123456789abcdef0123456789abcdef\n")
+    return examples
+
+
 def demo_configuration():
     """What deploy/demo writes, with names and numbers for the shell's variables."""
     text = re.search(r"<<JSON\n(.*?)\nJSON\n", read(os.path.join(ROOT, "deploy", "demo", "router.sh")), re.DOTALL)[1]
@@ -142,12 +151,11 @@ def test_every_branch_file_that_is_shipped_is_valid(path):
     assert complaints(Draft7Validator(load_schema("branch.schema.json")), parse(read(os.path.join(ROOT, path)))) == []
 
 
-def test_the_demo_and_a_file_with_every_key_are_valid(schema, examples):  # noqa: F811
+def test_the_demo_and_a_file_with_every_key_are_valid(schema, folder):
     assert complaints(schema, demo_configuration()) == []
     assert complaints(schema, parse(EVERYTHING)) == []
-    path = examples / "everything.json"
+    path = folder / "everything.json"
     path.write_text(EVERYTHING, encoding="utf-8")
-    (examples / "branches.d").mkdir()
     accepted = check(path)
     assert accepted.returncode == 0, accepted.stderr
 
@@ -176,7 +184,8 @@ BAD = [
     ("/listeners", [], "empty"), ("/listeners", {}, "wrong type"), ("/listeners/0/port", 65536, "above"), ("/listeners/0/mode", "both", "no such word"),
     ("/listeners/0/verifier", "x", "unknown key"), ("/listeners/5/branch", "x7k2m9q4w1ab", "not for a console"), ("/listeners/0/address", "localhost", "no address"),
     ("/listeners/3/trusted_proxies/0", "ten", "no range"), ("/listeners/4/branch_from_sni", 1, "wrong type"), ("/tls/min_version", "1.1", "no such word"),
-    ("/console/users/admin/role", "owner", "no such word"), ("/console/users", {}, "nobody"), ("/cancel", {}, "not in this version"),
+    ("/console/users/admin/role", "owner", "no such word"), ("/console/users", {}, "nobody"), ("/cancel/secret", "s", "unknown key"),
+    ("/cancel/peers/dns", "pointsman-peers", "no port"), ("/cancel/peers/port", 0, "below"),
     ("/branches/UPPER", {"members": [{"name": "a", "host": "b"}]}, "no name"), ("/branches/x7k2m9q4w1ab", 1, "wrong type"),
     ("/branches/x7k2m9q4w1ab/memmbers", [], "unknown key"), ("/branches/x7k2m9q4w1ab/members/0/port", 0, "below"),
     ("/branches/x7k2m9q4w1ab/members/0/host", "pg 0", "no host"), ("/branches/x7k2m9q4w1ab/members/0/host", None, "missing"),
@@ -191,7 +200,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("pointer, value, why", BAD)
-def test_a_mistake_is_one_for_both_and_in_the_same_place(schema, examples, pointer, value, why):  # noqa: F811
+def test_a_mistake_is_one_for_both_and_in_the_same_place(schema, folder, pointer, value, why):
     document = parse(EVERYTHING)
     *steps, last = [int(step) if step.isdigit() else step for step in pointer[1:].split("/")]
     holder = document
@@ -199,8 +208,7 @@ def test_a_mistake_is_one_for_both_and_in_the_same_place(schema, examples, point
         holder = holder[step]
     holder[last] = value
     assert any(re.sub("/[^/]+$", "", pointer) in text for text in complaints(schema, document)), why
-    (examples / "branches.d").mkdir()
-    path = examples / "bad.json"
+    path = folder / "bad.json"
     path.write_text(json.dumps(document), encoding="utf-8")
     checked = check(path)
     assert checked.returncode == 1 and f"{path}: {pointer}" in checked.stderr, checked.stderr
@@ -246,9 +254,8 @@ def mutate(document, chance):
         holder[key] = copy.deepcopy(chance.choice(VALUES))
 
 
-def starting_points(folder):
-    """Documents that check accepts in that folder."""
-    (folder / "branches.d").mkdir()
+def starting_points():
+    """Documents that check accepts in the folder."""
     texts = [EVERYTHING, *(read(path) for path in FILES if os.path.dirname(path) == EXAMPLES), read(os.path.join(ROOT, "deploy", "package", "pointsman.json"))]
     return [parse(text) for text in texts]
 
@@ -263,12 +270,12 @@ def with_plain_branch(document):
     return document
 
 
-def test_what_check_accepts_is_never_rejected_by_the_schema(schema, examples):  # noqa: F811
+def test_what_check_accepts_is_never_rejected_by_the_schema(schema, folder):
     """Documents with up to three changes; only those that the schema rejects are shown to check, which must reject them too."""
     chance = random.Random(20270214)
-    path = examples / "mutated.json"
+    path = folder / "mutated.json"
     rejected = 0
-    for document in starting_points(examples):
+    for document in starting_points():
         path.write_text(json.dumps(with_plain_branch(copy.deepcopy(document))), encoding="utf-8")
         assert check(path).returncode == 0, check(path).stderr
         for _ in range(60):

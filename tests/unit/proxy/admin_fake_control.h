@@ -91,6 +91,7 @@ class FakeControl final : public ControlView {
   const EventRing& events() const override { return ring; }
   const DecisionHistory& history() const override { return decisions; }
   std::optional<ConsoleStats> console_stats() const override { return consoles; }
+  std::optional<PeerStats> peer_stats() const override { return peers; }
   void kill_session(std::uint32_t worker_index, std::uint64_t session, std::function<void(bool)> done) override {
     killed.push_back(std::to_string(worker_index) + "-" + std::to_string(session));
     done(session_is_there);
@@ -146,6 +147,7 @@ class FakeControl final : public ControlView {
   SwitchAnswer switch_answer;
   std::vector<std::string> switches_asked;
   std::optional<ConsoleStats> consoles;
+  std::optional<PeerStats> peers;
   std::vector<std::string> killed;
   bool session_is_there = true;
   int reloads_asked = 0;

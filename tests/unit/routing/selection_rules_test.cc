@@ -122,5 +122,28 @@ TEST_CASE("destinations are named for logs") {
   CHECK(destination_name(branch.view, decided(branch, to_pool("app"))) == "app/10.0.1.1:6432");
 }
 
+TEST_CASE("a destination is found again by route and address, and nothing else is") {
+  const test::Branch branch;
+  const auto at = [&branch](RouteClass route, const char* host, std::uint16_t port) {
+    return destination_at(branch.view, route, SocketAddress::from_numeric(host, port));
+  };
+  const auto replica = at(RouteClass::kReplica, "10.0.0.12", 5432);
+  REQUIRE(replica);
+  CHECK(replica->member == 2);
+  CHECK(destination_name(branch.view, *replica) == "pg-2");
+  const auto beside = at(RouteClass::kLocalPool, "10.0.0.10", 6432);
+  REQUIRE(beside);
+  CHECK(destination_name(branch.view, *beside) == "pg-0 (pgbouncer)");
+  const auto pool = at(RouteClass::kPool, "10.0.1.3", 6432);
+  REQUIRE(pool);
+  CHECK(destination_name(branch.view, *pool) == "reads/10.0.1.3:6432");
+  CHECK(server_name_for(branch.view, *pool) == "10.0.1.3");
+  CHECK_FALSE(at(RouteClass::kPrimary, "10.0.0.10", 6432));  // the PgBouncer's port on a direct route
+  CHECK_FALSE(at(RouteClass::kLocalPool, "10.0.0.10", 5432));
+  CHECK_FALSE(at(RouteClass::kPrimary, "10.0.0.99", 5432));
+  CHECK_FALSE(at(RouteClass::kPool, "10.0.1.9", 6432));
+  CHECK_FALSE(destination_at(branch.view, RouteClass::kPrimary, {}));
+}
+
 }  // namespace
 }  // namespace pointsman::routing

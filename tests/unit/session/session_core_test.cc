@@ -121,6 +121,23 @@ TEST_CASE("a 3.2 client gets a long cancel key, a newer one exactly one Negotiat
   CHECK(messages[0].second == expected);
 }
 
+TEST_CASE("in a fleet a 3.2 client's key tells where it belongs, a 3.0 client's has no room for it") {
+  for (const std::uint32_t minor : {0U, 2U}) {
+    Drive drive;
+    drive.services.seal = "sealed:";
+    client_login(drive, role(), role(), "app.b1", {}, (3U << 16) | minor);
+    drive.event([&](proxy::SessionCore& core) { core.on_connected(drive.now); });
+    backend_login(drive, role());
+    REQUIRE(drive.relay);
+    const auto& secret = drive.relay->client_secret;
+    if (minor == 0) {
+      CHECK(secret.size() == 4);
+    } else {
+      CHECK(secret == "sealed:b1/" + drive.core->record().identity.decision->address.to_string() + "/4242");
+    }
+  }
+}
+
 TEST_CASE("bytes in clear behind an encryption request are refused") {
   auto listener = plain_listener();
   listener.tls = routing::ListenerTls::kRequired;

@@ -72,6 +72,7 @@ struct TestBranch {
 class FakeServices final : public proxy::CoreServices {
  public:
   routing::Config settings;
+  std::string seal;  ///< what a sealed cancel key begins with; empty: there is no fleet
   std::shared_ptr<const routing::BranchView> known;
   bool is_draining = false;
   proxy::LocalKnowledge knowledge;
@@ -86,6 +87,11 @@ class FakeServices final : public proxy::CoreServices {
   }
   void random_bytes(base::MutableBytes out) override {
     for (auto& byte : out) byte = ++random_;
+  }
+  std::string seal_cancel_key(const std::string& branch, const routing::Decision& decision,
+                              const protocol::BackendKey& key) override {
+    if (seal.empty()) return {};
+    return seal + branch + "/" + decision.address.to_string() + "/" + std::to_string(key.pid);
   }
   std::optional<routing::Refusal> admit(const std::shared_ptr<const routing::BranchView>&) override {
     ++admitted;
