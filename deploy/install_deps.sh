@@ -24,7 +24,7 @@ packages_test=(
     libpostgresql-jdbc-java openjdk-17-jdk-headless=javac nodejs=node npm=npm
     python3-sqlalchemy python3-django ruby-activerecord ruby-pg
     dnsmasq-base patroni etcd-server iproute2 prometheus
-    dpkg-dev file systemd-container python3-yaml
+    dpkg-dev file systemd-container python3-yaml python3-jsonschema
     chromium python3-websocket
 )
 packages_fuzz=(clang)

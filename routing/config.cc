@@ -39,7 +39,7 @@ class Loader {
 
  private:
   void read_document(const Json& document);
-  void collect_branches(ObjectReader& root);
+  void collect_branches(const BranchPlaces& places, ObjectReader& root);
   void collect_folder(const std::string& folder, ObjectReader& root);
   void collect_file(const fs::path& file);
   void add_source(const std::string& name, BranchSource source);
@@ -100,15 +100,12 @@ void Loader::read_document(const Json& document) {
   const JsonPath path;
   ObjectReader root(document, path, sink);
   read_process(root, folder_, files_, *config_);
-  if (const Json* defaults = root.find("defaults")) {
-    if (defaults->is_object()) {
-      base_->defaults = *defaults;
-      make_paths_absolute(base_->defaults, folder_);
-    } else {
-      root.error("defaults", describe(*defaults) + " is no object");
-    }
+  const BranchPlaces places = find_branches(root);
+  if (places.defaults != nullptr) {
+    base_->defaults = *places.defaults;
+    make_paths_absolute(base_->defaults, folder_);
   }
-  collect_branches(root);
+  collect_branches(places, root);
   root.finish();
   fatal_ = !result_.errors.empty();
   read_branches();
@@ -116,16 +113,14 @@ void Loader::read_document(const Json& document) {
   check_descriptors();
 }
 
-void Loader::collect_branches(ObjectReader& root) {
-  std::string folder;
-  if (root.read_text("branches_dir", folder)) {
-    base_->branches_dir = absolute_path(folder, folder_);
+void Loader::collect_branches(const BranchPlaces& places, ObjectReader& root) {
+  if (!places.folder.empty()) {
+    base_->branches_dir = absolute_path(places.folder, folder_);
     collect_folder(base_->branches_dir, root);
   }
-  const Json* branches = root.find("branches");
-  if (branches == nullptr) return;
-  const auto* object = branches->get_ptr<const Json::object_t*>();
-  if (object == nullptr) return root.error("branches", describe(*branches) + " is no object");
+  if (places.branches == nullptr) return;
+  const auto* object = places.branches->get_ptr<const Json::object_t*>();
+  if (object == nullptr) return root.error("branches", describe(*places.branches) + " is no object");
   for (const auto& [name, own] : *object) {
     if (name.starts_with("x-")) continue;
     base_->in_file.insert(name);
@@ -274,6 +269,25 @@ void Loader::check_descriptors() {
 }
 
 }  // namespace
+
+BranchPlaces find_branches(ObjectReader& root) {
+  constexpr std::string_view kBranch = "branch";
+  BranchPlaces places;
+  places.defaults = root.find_object({"defaults",
+                                      "Any key of a branch, laid under every branch: objects key by key, everything "
+                                      "else replaced whole. `${branch}` stands for its name."},
+                                     kBranch);
+  if (places.defaults != nullptr && !places.defaults->is_object()) {
+    root.error("defaults", describe(*places.defaults) + " is no object");
+    places.defaults = nullptr;
+  }
+  root.read_text({"branches_dir", "Holds one file per branch, NAME.json."}, places.folder,
+                 {.title = "path of a folder"});
+  constexpr TextForm kName{.title = {}, .pattern = "^(?!x-)[a-z0-9][a-z0-9-]{0,62}$"};
+  places.branches = root.find({"branches", "The branches by name: 1 to 63 of a-z 0-9 -, a letter or digit first."},
+                              {.kind = Shape::Kind::kMap, .text = kName, .definition = kBranch, .x_is_yours = true});
+  return places;
+}
 
 LoadedConfig load_config(const std::string& file, const Config* previous) {
   return Loader(file, previous).load();

@@ -45,12 +45,17 @@ void check_strength(const Leg& leg, const ErrorSink& sink) {
 BackendTlsRead read_backend_tls(const Json& value, const JsonPath& path, const ErrorSink& sink, ConfigFiles& files) {
   BackendTlsRead read;
   ObjectReader reader(value, path, sink);
-  reader.read_choice<TlsMode>("mode", read.tls.mode, kModes);
-  reader.read_text("ca", read.tls.ca);
-  reader.read_text("server_name", read.tls.server_name, 253);
-  reader.read_text("certificate", read.tls.certificate);
-  reader.read_text("key", read.tls.key);
-  reader.read_bool("insecure_backend", read.insecure);
+  reader.read_choice<TlsMode>(
+      {"mode",
+       "As libpq's sslmode. Weaker than verify-full is an error, unless all is loopback or insecure_backend is true."},
+      read.tls.mode, kModes);
+  reader.read_text({"ca", "PEM. Without it the system's store."}, read.tls.ca, kFile);
+  reader.read_text(
+      {"server_name", "The name in the backend's certificate, and the SNI sent to it. Without it the member's host."},
+      read.tls.server_name, kHost.form);
+  reader.read_text({"certificate", "A client certificate, PEM."}, read.tls.certificate, kFile);
+  reader.read_text({"key", "Its private key, PEM."}, read.tls.key, kFile);
+  reader.read_bool({"insecure_backend", "Allows a mode weaker than verify-full here."}, read.insecure);
   if (read.tls.certificate.empty() != read.tls.key.empty()) {
     reader.error(read.tls.key.empty() ? "key" : "certificate", "is missing; a client certificate needs both files");
   }

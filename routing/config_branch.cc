@@ -14,18 +14,17 @@ using namespace std::string_view_literals;
 
 constexpr std::size_t kMaxPools = 64;
 constexpr std::size_t kMaxEndpoints = 128;
-constexpr std::size_t kMaxLabels = 16;
-constexpr std::size_t kMaxRanges = 1024;
-constexpr std::size_t kMaxIdentifier = 63;  // NAMEDATALEN - 1
 constexpr base::Duration kLongest = 24h;
 
-constexpr std::array<std::pair<std::string_view, bool>, 2> kOnPromotion = {{{"keep"sv, false}, {"end"sv, true}}};
 constexpr std::array<std::pair<std::string_view, bool>, 2> kPoolTargets = {{{"primary"sv, true}, {"replica"sv, false}}};
 constexpr std::array<std::pair<std::string_view, AuthMethod>, 2> kMethods = {
     {{"scram"sv, AuthMethod::kScram}, {"passthrough"sv, AuthMethod::kPassthrough}}};
 constexpr std::array<std::pair<std::string_view, bool>, 2> kVerifiers = {{{"lookup"sv, false}, {"userlist"sv, true}}};
-constexpr std::array<std::pair<std::string_view, Fallback>, 3> kFallbacks = {
-    {{"least_lagged"sv, Fallback::kLeastLagged}, {"primary"sv, Fallback::kPrimary}, {"error"sv, Fallback::kError}}};
+
+/// Words that mean or may come to mean a target of their own are none (is_pool_name).
+constexpr TextForm kNewPoolName{
+    .title = {}, .pattern = "^(?!(primary|replica|local|any|standby|rw|ro|default)$)[a-z0-9][a-z0-9_-]{0,62}$"};
+constexpr std::string_view kTls = "backend_tls";
 
 class BranchReader {
  public:
@@ -36,8 +35,8 @@ class BranchReader {
   const Fingerprint& secrets() const { return secrets_; }
 
  private:
-  void read_labels();
-  void read_members();
+  void read_origin();
+  void read_members(const Json* value);
   void read_member(const Json& value, const JsonPath& path);
   void read_pools();
   void read_pool(const std::string& name, const Json& value, const JsonPath& path);
@@ -47,9 +46,6 @@ class BranchReader {
   void read_pgbouncer_admin();
   void read_tls();
   void read_auth();
-  void read_replicas();
-  void read_failover();
-  void read_access();
   void read_password(ObjectReader& reader, base::SecretString& out);
   void read_host(ObjectReader& reader, std::string& out);
   void read_zone(ObjectReader& reader, std::string& out);
@@ -64,70 +60,52 @@ class BranchReader {
 };
 
 void BranchReader::read() {
-  read_labels();
-  read_members();
+  read_schema_mark(root_);
+  read_labels(root_, out_);
+  read_origin();
   read_tls();
   read_pools();
-  root_.read_bool("roundtrip_metric", out_.roundtrip_metric);
+  root_.read_bool({"roundtrip_metric",
+                   "Round-trip times under the branch's own label, instead of in the series that all others share."},
+                  out_.roundtrip_metric);
   read_default_pool();
   read_probe();
   read_pgbouncer_admin();
   read_auth();
-  read_replicas();
-  read_failover();
-  read_access();
+  read_replicas(root_, out_);
+  read_failover(root_, out_);
+  read_access(root_, out_);
   root_.finish();
   check_backend_tls(out_, insecure_, root_.path(), sink_);
 }
 
-void BranchReader::read_labels() {
-  const Json* value = root_.find("labels");
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("labels");
-  const auto* object = value->get_ptr<const Json::object_t*>();
-  if (object == nullptr) return sink_.add(path, describe(*value) + " is no object");
-  if (object->size() > kMaxLabels) return sink_.add(path, "more than " + std::to_string(kMaxLabels) + " labels");
-  for (const auto& [key, text] : *object) {
-    // The rule of Prometheus for label names; `branch` is taken (branch_info) and `__` belongs to Prometheus.
-    const bool good = !key.empty() && key.size() <= kMaxIdentifier && !(key.front() >= '0' && key.front() <= '9') &&
-                      !key.starts_with("__") && key != "branch" && std::all_of(key.begin(), key.end(), [](char c) {
-                        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-                      });
-    const auto* label = text.get_ptr<const std::string*>();
-    if (!good) {
-      sink_.add(JsonPath(path, key),
-                "is no label name; a-z A-Z 0-9 _ are allowed, no digit and no __ first, and not \"branch\"");
-    } else if (label == nullptr || label->size() > 256) {
-      sink_.add(JsonPath(path, key), describe(text) + " is not allowed; a text of at most 256 bytes is");
-    } else {
-      out_.labels.emplace(key, *label);
-    }
-  }
-}
-
 void BranchReader::read_host(ObjectReader& reader, std::string& out) {
-  if (reader.require("host", "a host name or address") == nullptr) return;
-  if (reader.read_text("host", out, 253) && !is_host(out)) {
-    reader.error("host", "\"" + escape_for_log(out) + "\" is no host name and no numeric address");
-  }
+  reader.require("host", "a host name or address");
+  reader.read_text({"host", "A name is resolved off the connection path; the last good answer is kept."}, out, kHost);
 }
 
 void BranchReader::read_zone(ObjectReader& reader, std::string& out) {
-  if (reader.read_text("zone", out) && !is_label(out))
-    reader.error("zone", "is not allowed; " + std::string(kLabelRule));
+  reader.read_text({"zone", "Where it stands."}, out, kLabel);
 }
 
-void BranchReader::read_members() {
-  const Json* discover = root_.find("discover");
-  if (discover != nullptr) {
-    out_.discover = read_discover(*discover, root_.path_of("discover"), sink_, files_);
-    if (root_.find("members") != nullptr)
-      root_.error("discover",
-                  "stands beside \"members\"; one of them is allowed (null takes one of the defaults' away)");
-    return;
+void BranchReader::read_origin() {
+  const Json* discover =
+      root_.find_object({"discover", "Where to ask for the members: exactly one of dns, kubernetes, patroni."});
+  if (discover != nullptr) out_.discover = read_discover(*discover, root_.path_of("discover"), sink_, files_);
+  const Json* members = root_.find({"members",
+                                    "The PostgreSQL servers of one cluster, in any order: who is primary is found out. "
+                                    "Required here or in `defaults`, or discover."},
+                                   {.kind = Shape::Kind::kObjects, .least = 1, .most = kMaxMembers});
+  if (!root_.has("discover")) {
+    read_members(members);
+  } else if (members != nullptr) {
+    root_.error("discover", "stands beside \"members\"; one of them is allowed (null takes one of the defaults' away)");
   }
-  const Json* value = root_.require("members", "an array with at least one member (or \"discover\")");
-  if (value == nullptr) return;
+}
+
+void BranchReader::read_members(const Json* value) {
+  if (value == nullptr)
+    return root_.error("members", "is missing; an array with at least one member (or \"discover\") is needed");
   const JsonPath path = root_.path_of("members");
   const auto* array = as_array(*value, path, sink_, kMaxMembers);
   if (array == nullptr) return;
@@ -138,12 +116,12 @@ void BranchReader::read_members() {
 void BranchReader::read_member(const Json& value, const JsonPath& path) {
   ObjectReader reader(value, path, sink_);
   MemberConfig member;
-  if (reader.require("name", "a name") != nullptr && reader.read_text("name", member.name) && !is_label(member.name)) {
-    reader.error("name", "is not allowed; " + std::string(kLabelRule));
-  }
+  reader.require("name", "a name");
+  reader.read_text({"name", "As in logs, metrics and status."}, member.name, kLabel);
   read_host(reader, member.host);
-  reader.read_number("port", member.port, 1, 65535);
-  reader.read_number("pgbouncer_port", member.pgbouncer_port, 1, 65535);
+  reader.read_number({"port", "PostgreSQL's."}, member.port, 1, 65535);
+  reader.read_number({"pgbouncer_port", "The PgBouncer beside this PostgreSQL. Without it there is none."},
+                     member.pgbouncer_port, 1, 65535);
   read_zone(reader, member.zone);
   reader.finish();
   for (const MemberConfig& other : out_.members) {
@@ -156,14 +134,17 @@ void BranchReader::read_member(const Json& value, const JsonPath& path) {
 }
 
 void BranchReader::read_tls() {
-  root_.read_bool("insecure_backend", whole_branch_insecure_);
+  root_.read_bool({"insecure_backend", "Allows backend_tls weaker than verify-full for the whole branch."},
+                  whole_branch_insecure_);
   insecure_.backend = insecure_.pgbouncer = whole_branch_insecure_;
-  if (const Json* value = root_.find("backend_tls")) {
+  if (const Json* value = root_.find_object(
+          {"backend_tls", "TLS to PostgreSQL, and to PgBouncers that have no settings of their own."}, kTls)) {
     const auto read = read_backend_tls(*value, root_.path_of("backend_tls"), sink_, files_);
     out_.backend_tls = read.tls;
     insecure_.backend = whole_branch_insecure_ || read.insecure;
   }
-  if (const Json* value = root_.find("pgbouncer_tls")) {
+  if (const Json* value = root_.find_object(
+          {"pgbouncer_tls", "TLS to the PgBouncers beside members and to pools. Without it as backend_tls."}, kTls)) {
     const auto read = read_backend_tls(*value, root_.path_of("pgbouncer_tls"), sink_, files_);
     out_.pgbouncer_tls = read.tls;
     insecure_.pgbouncer = whole_branch_insecure_ || read.insecure;
@@ -171,7 +152,11 @@ void BranchReader::read_tls() {
 }
 
 void BranchReader::read_pools() {
-  const Json* value = root_.find("pools");
+  const Json* value =
+      root_.find({"pools",
+                  "Dedicated PgBouncers by name: 1 to 63 of a-z 0-9 _ -, a letter or digit first, no reserved word. "
+                  "null takes one of the defaults away."},
+                 {.kind = Shape::Kind::kMap, .most = kMaxPools, .text = kNewPoolName, .null_takes = true});
   if (value == nullptr) return;
   const JsonPath path = root_.path_of("pools");
   const auto* object = value->get_ptr<const Json::object_t*>();
@@ -193,23 +178,25 @@ void BranchReader::read_pool(const std::string& name, const Json& value, const J
   ObjectReader reader(value, path, sink_);
   PoolConfig pool;
   pool.name = name;
-  reader.read_choice<bool>("target", pool.to_primary, kPoolTargets);
-  reader.read_duration("drain_timeout", pool.drain_timeout, 0ms, kLongest);
+  reader.read_choice<bool>(
+      {"target", "What the pool stands on; informs, does not route: the PgBouncer's configuration does."},
+      pool.to_primary, kPoolTargets);
+  reader.read_duration({"drain_timeout", "How long sessions on a draining endpoint may go on."}, pool.drain_timeout,
+                       0ms, kLongest);
   bool insecure = false;
-  reader.read_bool("insecure_backend", insecure);
+  reader.read_bool({"insecure_backend", "Allows TLS weaker than verify-full to this pool."}, insecure);
   insecure = insecure || whole_branch_insecure_;
-  if (const Json* tls = reader.find("backend_tls")) {
+  if (const Json* tls = reader.find_object({"backend_tls", "TLS to this pool. Without it the branch's."}, kTls)) {
     const auto read = read_backend_tls(*tls, reader.path_of("backend_tls"), sink_, files_);
     pool.tls = read.tls;
     insecure = insecure || read.insecure;
   }
-  if (const Json* endpoints = reader.require("endpoints", "an array with at least one endpoint")) {
-    const JsonPath endpoints_path = reader.path_of("endpoints");
-    const auto* array = as_array(*endpoints, endpoints_path, sink_, kMaxEndpoints);
-    if (array != nullptr && array->empty()) sink_.add(endpoints_path, "is empty; at least one endpoint is needed");
-    for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
-      read_endpoint((*array)[i], JsonPath(endpoints_path, i), pool);
-    }
+  reader.require("endpoints", "an array with at least one endpoint");
+  const JsonPath endpoints_path = reader.path_of("endpoints");
+  const auto* array = reader.read_array({"endpoints", "The PgBouncers of this pool."}, 1, kMaxEndpoints);
+  if (array != nullptr && array->empty()) sink_.add(endpoints_path, "is empty; at least one endpoint is needed");
+  for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
+    read_endpoint((*array)[i], JsonPath(endpoints_path, i), pool);
   }
   reader.finish();
   insecure_.pools.push_back(insecure);
@@ -220,9 +207,10 @@ void BranchReader::read_endpoint(const Json& value, const JsonPath& path, PoolCo
   ObjectReader reader(value, path, sink_);
   PoolEndpointConfig endpoint;
   read_host(reader, endpoint.host);
-  reader.read_number("port", endpoint.port, 1, 65535);
+  reader.read_number({"port", "PgBouncer's."}, endpoint.port, 1, 65535);
   read_zone(reader, endpoint.zone);
-  reader.read_bool("draining", endpoint.draining);
+  reader.read_bool({"draining", "true: no new sessions; those that are there end by drain_timeout."},
+                   endpoint.draining);
   reader.finish();
   for (const PoolEndpointConfig& other : pool.endpoints) {
     if (!endpoint.host.empty() && other.host == endpoint.host && other.port == endpoint.port) {
@@ -233,7 +221,11 @@ void BranchReader::read_endpoint(const Json& value, const JsonPath& path, PoolCo
 }
 
 void BranchReader::read_default_pool() {
-  if (!root_.read_text("default_pool", out_.default_pool)) return;
+  if (!root_.read_text(
+          {"default_pool",
+           "What plain `role.branch` means on a pooled listener. Without it the PgBouncer beside the primary."},
+          out_.default_pool, kPoolName))
+    return;
   const PoolConfig* pool = out_.find_pool(out_.default_pool);
   if (pool == nullptr) {
     root_.error("default_pool", "\"" + escape_for_log(out_.default_pool) + "\" is none of the branch's pools");
@@ -245,7 +237,10 @@ void BranchReader::read_default_pool() {
 
 void BranchReader::read_password(ObjectReader& reader, base::SecretString& out) {
   std::string file;
-  if (!reader.read_text("password_file", file)) return;
+  if (!reader.read_text(
+          {"password_file", "Holds the password, a secret. Not needed where a client certificate logs in."}, file,
+          kFile))
+    return;
   const auto& secret = files_.secret(file);
   if (!secret.ok()) return reader.error("password_file", secret.error());
   out = secret.value().text;
@@ -253,43 +248,51 @@ void BranchReader::read_password(ObjectReader& reader, base::SecretString& out) 
 }
 
 void BranchReader::read_probe() {
-  const Json* value = root_.find("probe");
+  const Json* value =
+      root_.find_object({"probe", "The login by which members are looked at while the branch is in use."});
   if (value == nullptr) return;
   const JsonPath path = root_.path_of("probe");
   ObjectReader reader(*value, path, sink_);
   ProbeConfig& probe = out_.probe;
-  reader.read_text("user", probe.user, kMaxIdentifier);
+  reader.read_text({"user", "The role."}, probe.user, kIdentifier);
   read_password(reader, probe.password);
-  reader.read_text("database", probe.database, kMaxIdentifier);
-  reader.read_duration("interval", probe.interval, 50ms, 1h);
-  reader.read_duration("timeout", probe.timeout, 50ms, 1min);
-  reader.read_duration("idle_after", probe.idle_after, 1s, kLongest);
+  reader.read_text({"database", "The database it connects to."}, probe.database, kIdentifier);
+  reader.read_duration({"interval", "How often each member is asked."}, probe.interval, 50ms, 1h);
+  reader.read_duration({"timeout", "How long it may take to answer."}, probe.timeout, 50ms, 1min);
+  reader.read_duration(
+      {"idle_after", "A branch without sessions and logins for so long is not probed; the next login wakes it."},
+      probe.idle_after, 1s, kLongest);
   reader.finish();
 }
 
 void BranchReader::read_pgbouncer_admin() {
-  const Json* value = root_.find("pgbouncer_admin");
+  const Json* value = root_.find_object({"pgbouncer_admin",
+                                         "Who may PAUSE, RECONNECT and RESUME on the consoles of the branch's "
+                                         "PgBouncers. Without it the probe's login."});
   if (value == nullptr) return;
   const JsonPath path = root_.path_of("pgbouncer_admin");
   ObjectReader reader(*value, path, sink_);
   PgbouncerAdmin& admin = out_.pgbouncer_admin.emplace();
   reader.require("user", "a name that PgBouncer's admin_users lists");
-  reader.read_text("user", admin.user, kMaxIdentifier);
+  reader.read_text({"user", "A name of PgBouncer's admin_users."}, admin.user, kIdentifier);
   read_password(reader, admin.password);
   reader.finish();
 }
 
 void BranchReader::read_auth() {
-  const Json* value = root_.find("auth");
+  const Json* value = root_.find_object({"auth", "How clients prove who they are."});
   if (value == nullptr) return;
   const JsonPath path = root_.path_of("auth");
   ObjectReader reader(*value, path, sink_);
-  reader.read_choice<AuthMethod>("method", out_.auth.method, kMethods);
+  reader.read_choice<AuthMethod>({"method", "passthrough: the exchange is relayed, and Pointsman knows no verifier."},
+                                 out_.auth.method, kMethods);
   bool from_userlist = false;
-  reader.read_choice<bool>("verifiers", from_userlist, kVerifiers);
+  reader.read_choice<bool>({"verifiers", "lookup: from the cluster, by the look-up function; userlist: from a file."},
+                           from_userlist, kVerifiers);
   // A userlist beside "verifiers": "lookup" counts: the one stands in a branch, the other in the defaults under it.
   std::string file;
-  if (reader.read_text("userlist", file)) {
+  if (reader.read_text({"userlist", "A PgBouncer-style file, `\"role\" \"SCRAM-SHA-256$…\"` a line; a secret."}, file,
+                       kFile)) {
     const auto& users = files_.userlist(file);
     if (!users.ok()) {
       reader.error("userlist", users.error());
@@ -300,78 +303,18 @@ void BranchReader::read_auth() {
   } else if (from_userlist) {
     reader.error("userlist", "is missing; \"verifiers\": \"userlist\" needs the file");
   }
-  if (const Json* lookup = reader.find("lookup")) {
+  if (const Json* lookup = reader.find_object({"lookup", "Another login for the look-up than the probe's."})) {
     const JsonPath lookup_path = reader.path_of("lookup");
     ObjectReader login(*lookup, lookup_path, sink_);
     out_.auth.lookup.emplace();
     login.require("user", "a role");
-    login.read_text("user", out_.auth.lookup->user, kMaxIdentifier);
+    login.read_text({"user", "The role."}, out_.auth.lookup->user, kIdentifier);
     read_password(login, out_.auth.lookup->password);
-    login.read_text("query", out_.auth.lookup->query, 4096);
+    login.read_text({"query",
+                     "Your own, with $1; columns role, verifier and optionally valid_until, can_login. Without it "
+                     "pointsman.get_verifier."},
+                    out_.auth.lookup->query, {.title = "SQL", .most = 4096});
     login.finish();
-  }
-  reader.finish();
-}
-
-void BranchReader::read_replicas() {
-  const Json* value = root_.find("replicas");
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("replicas");
-  ObjectReader reader(*value, path, sink_);
-  ReplicaPolicy& policy = out_.replicas;
-  reader.read_duration("max_lag", policy.max_lag, 1ms, kLongest);
-  std::uint64_t bytes = 0;
-  if (reader.read_number("max_lag_bytes", bytes, 1, std::uint64_t{1} << 50)) policy.max_lag_bytes = bytes;
-  reader.read_choice<Fallback>("fallback", policy.fallback, kFallbacks);
-  reader.read_duration("lag_hard_cap", policy.lag_hard_cap, 1ms, kLongest);
-  reader.read_number("samples_out", policy.samples_out, 1, 100);
-  reader.read_number("samples_in", policy.samples_in, 1, 100);
-  reader.read_choice<bool>("on_promotion", policy.end_on_promotion, kOnPromotion);
-  if (policy.lag_hard_cap < policy.max_lag) {
-    reader.error("lag_hard_cap", format_duration(policy.lag_hard_cap) + " is not allowed; max_lag (" +
-                                     format_duration(policy.max_lag) + ") or more is");
-  }
-  reader.finish();
-}
-
-void BranchReader::read_failover() {
-  const Json* value = root_.find("failover");
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("failover");
-  ObjectReader reader(*value, path, sink_);
-  reader.read_duration("hold_timeout", out_.failover.hold_timeout, 0ms, 10min);
-  reader.read_number("dead_after", out_.failover.dead_after, 1, 100);
-  reader.read_duration("grace", out_.failover.grace, 0ms, kLongest);
-  reader.finish();
-}
-
-void BranchReader::read_access() {
-  const Json* value = root_.find("access");
-  if (value == nullptr) return;
-  const JsonPath path = root_.path_of("access");
-  ObjectReader reader(*value, path, sink_);
-  if (const Json* allow = reader.find("allow")) {
-    const JsonPath allow_path = reader.path_of("allow");
-    const auto* array = as_array(*allow, allow_path, sink_, kMaxRanges);
-    if (array != nullptr && array->empty()) {
-      sink_.add(allow_path, "is empty and would let nobody in; leave it out to let everybody in");
-    }
-    for (std::size_t i = 0; array != nullptr && i < array->size(); ++i) {
-      const auto* text = (*array)[i].get_ptr<const std::string*>();
-      const auto range = text == nullptr ? std::nullopt : Cidr::parse(*text);
-      if (range) {
-        out_.allow.push_back(*range);
-      } else {
-        sink_.add(JsonPath(allow_path, i),
-                  describe((*array)[i]) +
-                      " is no address range; \"10.0.0.0/8\" or \"2001:db8::/32\" is, with zero bits "
-                      "behind the prefix");
-      }
-    }
-  }
-  if (const Json* endpoints = reader.find("private_endpoints")) {
-    if (!endpoints->is_array() || !endpoints->empty())
-      reader.error("private_endpoints", "not in this version; [] is allowed");
   }
   reader.finish();
 }

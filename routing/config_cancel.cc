@@ -8,6 +8,8 @@
 namespace pointsman::routing {
 namespace {
 
+constexpr TextForm kHostAndPort{.title = "host:port", .pattern = "^.+:0*[1-9][0-9]*$", .most = 260};
+
 /// "host:port"; nothing for anything else. A numeric address is allowed: a fleet of two on one machine.
 std::optional<std::pair<std::string, std::uint16_t>> split_host_port(std::string_view text) {
   const auto colon = text.rfind(':');
@@ -29,9 +31,8 @@ std::optional<std::pair<std::string, std::uint16_t>> split_host_port(std::string
 
 void check_port(const Config& config, ObjectReader& reader, const PeersConfig& peers) {
   const auto complain = [&](const std::string& other) {
-    reader.error(reader.find("port") != nullptr ? "port" : "dns",
-                 other + " has port " + std::to_string(peers.listen_port) +
-                     " too; peers have a port of their own, whatever the address");
+    reader.error(reader.has("port") ? "port" : "dns", other + " has port " + std::to_string(peers.listen_port) +
+                                                          " too; peers have a port of their own, whatever the address");
   };
   for (const auto& listener : config.listeners) {
     if (listener.port == peers.listen_port) complain("listener " + listener.name);
@@ -48,7 +49,8 @@ void read_peers(const Json& value, const JsonPath& path, const ErrorSink& sink, 
   PeersConfig& peers = config.cancel.peers.emplace();
   reader.require("dns", "the name and port of the routers, such as \"pointsman-peers:7532\"");
   std::string text;
-  if (reader.read_text("dns", text, 260)) {
+  if (reader.read_text({"dns", "Name and port of all routers of the fleet, such as a headless service."}, text,
+                       kHostAndPort)) {
     if (auto parts = split_host_port(text)) {
       peers.host = std::move(parts->first);
       peers.port = peers.listen_port = parts->second;
@@ -57,7 +59,7 @@ void read_peers(const Json& value, const JsonPath& path, const ErrorSink& sink, 
     }
   }
   read_listening_address(reader, peers.address);
-  reader.read_number("port", peers.listen_port, 1, 65535);
+  reader.read_number({"port", "Where this router listens. Without it the port of dns."}, peers.listen_port, 1, 65535);
   if (peers.listen_port != 0) check_port(config, reader, peers);
   reader.finish();
 }
@@ -65,13 +67,14 @@ void read_peers(const Json& value, const JsonPath& path, const ErrorSink& sink, 
 }  // namespace
 
 void read_cancel(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config) {
-  const Json* value = root.find("cancel");
+  const Json* value =
+      root.find_object({"cancel", "For a fleet: a cancel request is served by whichever router it lands on."});
   if (value == nullptr) return;
   const JsonPath path = root.path_of("cancel");
   ObjectReader reader(*value, path, root.sink());
   reader.require("secret_file", "a file with a secret that all routers of the fleet share");
   std::string secret_file;
-  if (reader.read_text("secret_file", secret_file)) {
+  if (reader.read_text({"secret_file", "Holds a secret that all routers of the fleet share."}, secret_file, kFile)) {
     config.cancel.secret_file = absolute_path(secret_file, folder);
     const auto& secret = files.secret(config.cancel.secret_file);
     if (secret.ok()) {
@@ -80,7 +83,9 @@ void read_cancel(ObjectReader& root, const std::string& folder, ConfigFiles& fil
       reader.error("secret_file", secret.error());
     }
   }
-  if (const Json* peers = reader.find("peers")) read_peers(*peers, reader.path_of("peers"), reader.sink(), config);
+  if (const Json* peers =
+          reader.find_object({"peers", "The other routers, which are asked for keys that this one does not know."}))
+    read_peers(*peers, reader.path_of("peers"), reader.sink(), config);
   reader.finish();
 }
 

@@ -20,6 +20,12 @@ constexpr std::size_t kKeyBytes = 32;
 
 constexpr std::array<std::pair<std::string_view, ListenerTls>, 3> kListenerTls = {
     {{"required"sv, ListenerTls::kRequired}, {"optional"sv, ListenerTls::kOptional}, {"off"sv, ListenerTls::kOff}}};
+constexpr TextForm kUserName{.title = {}, .pattern = "^(?!x-)[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"};
+constexpr TextForm kVerifierForm{
+    .title = "SCRAM-SHA-256 verifier",
+    .pattern = R"(^SCRAM-SHA-256\$[1-9][0-9]{0,6}:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$)",
+    .most = 4096};
+constexpr std::array<std::pair<std::string_view, bool>, 1> kConsoleMode = {{{"console"sv, true}}};
 constexpr std::array<std::pair<std::string_view, ConsoleRole>, 2> kRoles = {
     {{"admin"sv, ConsoleRole::kAdmin}, {"read"sv, ConsoleRole::kRead}}};
 
@@ -57,16 +63,18 @@ bool is_iteration_count(std::string_view text) {
 ConsoleUser read_user(const Json& value, const JsonPath& path, const ErrorSink& sink, const std::string& folder,
                       ConfigFiles& files) {
   constexpr std::string_view kForm = "a SCRAM-SHA-256 verifier, as PostgreSQL keeps in pg_authid.rolpassword, is";
+  const Key kVerifier("verifier", "A SCRAM-SHA-256 verifier as in pg_authid.rolpassword; or verifier_file.");
+  const Key kVerifierFile("verifier_file", "A file that holds the verifier, a secret.");
   ObjectReader reader(value, path, sink);
   ConsoleUser user;
   std::string text;
   std::string file;
-  const bool inline_given = reader.find("verifier") != nullptr;
-  const bool file_given = reader.find("verifier_file") != nullptr;
+  const bool inline_given = reader.find(kVerifier, {.kind = Shape::Kind::kText, .text = kVerifierForm}) != nullptr;
+  const bool file_given = reader.find(kVerifierFile, {.kind = Shape::Kind::kText, .text = kFile}) != nullptr;
   if (inline_given == file_given) {
     reader.error("verifier", inline_given ? "stands beside \"verifier_file\"; one of them is allowed"
                                           : "is missing; \"verifier\" or \"verifier_file\" is needed");
-  } else if (inline_given && reader.read_text("verifier", text, 4096)) {
+  } else if (inline_given && reader.read_text(kVerifier.name, text, kVerifierForm)) {
     if (!is_scram_verifier(text)) reader.error("verifier", "is not allowed; " + std::string(kForm));
     user.verifier = base::SecretString(std::move(text));
   } else if (file_given && reader.read_text("verifier_file", file)) {
@@ -80,13 +88,16 @@ ConsoleUser read_user(const Json& value, const JsonPath& path, const ErrorSink& 
     }
   }
   reader.require("role", "\"admin\" or \"read\"");
-  reader.read_choice<ConsoleRole>("role", user.role, kRoles);
+  reader.read_choice<ConsoleRole>({"role", "read: SHOW alone; admin: everything."}, user.role, kRoles);
   reader.finish();
   return user;
 }
 
 void read_users(ObjectReader& console, const std::string& folder, ConfigFiles& files, ConsoleConfig& out) {
-  const Json* users = console.require("users", "an object: name to verifier and role");
+  console.require("users", "an object: name to verifier and role");
+  const Json* users =
+      console.find({"users", "Who may log in, by name: 1 to 63 of A-Z a-z 0-9 . _ -, a letter or digit first."},
+                   {.kind = Shape::Kind::kMap, .least = 1, .most = kMaxUsers, .text = kUserName, .x_is_yours = true});
   if (users == nullptr) return;
   const auto* object = users->get_ptr<const Json::object_t*>();
   if (object == nullptr) return console.error("users", describe(*users) + " is no object");
@@ -128,23 +139,28 @@ ConsoleListener read_console_listener(const Json& value, const JsonPath& path, c
                                       bool tls_is_configured) {
   ObjectReader reader(value, path, sink);
   ConsoleListener out;
-  (void)reader.find("mode");
-  if (reader.require("name", "a name") != nullptr && reader.read_text("name", out.name) && !is_label(out.name))
-    reader.error("name", "is not allowed; " + std::string(kLabelRule));
+  bool is_console = false;
+  reader.read_choice<bool>({"mode", "The admin console."}, is_console, kConsoleMode);
+  reader.require("name", "a name");
+  reader.read_text({"name", "As in the log."}, out.name, kLabel);
   read_listening_address(reader, out.address);
-  reader.read_number("port", out.port, 1, 65535);
-  reader.read_choice<ListenerTls>("tls", out.tls, kListenerTls);
+  reader.read_number({"port", "Of its own: no other listener or endpoint may have it, whatever the address."}, out.port,
+                     1, 65535);
+  reader.read_choice<ListenerTls>({"tls", "optional lets plaintext clients in, off offers no TLS."}, out.tls,
+                                  kListenerTls);
   if (out.tls != ListenerTls::kOff && !tls_is_configured)
     reader.error("tls", "needs the top-level \"tls\" with certificate and key; \"off\" is allowed without");
   for (const char* key : {"branch", "target", "branch_from_sni", "proxy_protocol", "trusted_proxies"}) {
-    if (reader.find(key) != nullptr) reader.error(key, "is not allowed on a listener of mode \"console\"");
+    if (reader.find({key, "Not on a listener of mode `console`."}, {.kind = Shape::Kind::kNothing}) != nullptr)
+      reader.error(key, "is not allowed on a listener of mode \"console\"");
   }
   reader.finish();
   return out;
 }
 
 void read_console(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config) {
-  const Json* value = root.find("console");
+  const Json* value =
+      root.find_object({"console", "Users and limits of the admin console; a listener of mode `console` needs it."});
   if (value == nullptr) {
     if (!config.console.listeners.empty())
       root.error("console", "is missing; a listener of mode \"console\" needs its users");
@@ -153,8 +169,10 @@ void read_console(ObjectReader& root, const std::string& folder, ConfigFiles& fi
   const JsonPath path = root.path_of("console");
   ObjectReader reader(*value, path, root.sink());
   read_users(reader, folder, files, config.console);
-  reader.read_number("max_connections", config.console.max_connections, 1, kMostConsoles);
-  reader.read_duration("idle_timeout", config.console.idle_timeout, 1s, 168h);
+  reader.read_number({"max_connections", "That have logged in; beyond them 53300."}, config.console.max_connections, 1,
+                     kMostConsoles);
+  reader.read_duration({"idle_timeout", "Then an idle console is ended, 57P05."}, config.console.idle_timeout, 1s,
+                       168h);
   reader.finish();
 }
 

@@ -27,13 +27,20 @@ bool is_kubernetes_name(std::string_view text) {
   return true;
 }
 
-void read_kubernetes_name(ObjectReader& reader, std::string_view key, std::string& out) {
-  if (reader.read_text(key, out) && !is_kubernetes_name(out))
-    reader.error(key, "is not allowed; 1 to 63 of a-z 0-9 - with a letter or digit at both ends is");
-}
+constexpr TextRule kKubernetesName{
+    .form = {.title = "name of a Kubernetes object", .pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
+    .holds = [](const std::string& text) { return is_kubernetes_name(text); },
+    .complaint = "is not allowed; 1 to 63 of a-z 0-9 - with a letter or digit at both ends is"};
+constexpr TextRule kDnsName{.form = kHost.form,
+                            .holds = [](const std::string& text) { return is_host(text) && !is_numeric_address(text); },
+                            .complaint = "is no host name",
+                            .quotes_value = true};
+constexpr TextForm kUrl{.title = "URL", .pattern = "^https?://", .most = kMaxUrlBytes};
+constexpr TextForm kHttpsUrl{.title = "URL", .pattern = "^https://", .most = kMaxUrlBytes};
+constexpr Shape kUrls{.kind = Shape::Kind::kTexts, .least = 1, .most = kMaxUrls, .text = kUrl};
 
-void read_ca(ObjectReader& reader, std::string& out, ConfigFiles& files) {
-  if (!reader.read_text("ca", out)) return;
+void read_ca(ObjectReader& reader, const Key& key, std::string& out, ConfigFiles& files) {
+  if (!reader.read_text(key, out, kFile)) return;
   if (const auto& fault = files.certificate_fault(out)) reader.error("ca", *fault);
 }
 
@@ -48,19 +55,21 @@ bool is_path(std::string_view path) {
 
 /// What every source takes beside its own.
 void read_common(ObjectReader& reader, DiscoverConfig& out) {
-  reader.read_number("pgbouncer_port", out.pgbouncer_port, 1, 65535);
-  if (reader.read_text("zone", out.zone) && !is_label(out.zone))
-    reader.error("zone", "is not allowed; " + std::string(kLabelRule));
+  reader.read_number({"pgbouncer_port", "The PgBouncer beside each member. Without it: none, or as the source says."},
+                     out.pgbouncer_port, 1, 65535);
+  reader.read_text({"zone", "Of members whose source names none."}, out.zone, kLabel);
 }
 
 DnsDiscovery read_dns(ObjectReader& reader) {
   DnsDiscovery dns;
   reader.require("name", "a host name");
-  if (reader.read_text("name", dns.name, 253) && (!is_host(dns.name) || is_numeric_address(dns.name)))
-    reader.error("name", "\"" + escape_for_log(dns.name) + "\" is no host name");
-  reader.read_number("port", dns.port, 1, 65535);
-  reader.read_choice<AddressFamily>("family", dns.family, kFamilies);
-  reader.read_duration("interval", dns.interval, 200ms, 1h);
+  reader.read_text({"name", "Each of its addresses is a member. Looked up as the machine's resolver does."}, dns.name,
+                   kDnsName);
+  reader.read_number({"port", "PostgreSQL's."}, dns.port, 1, 65535);
+  reader.read_choice<AddressFamily>(
+      {"family", "One of them where a name has both for the same servers: one server must not be two members."},
+      dns.family, kFamilies);
+  reader.read_duration({"interval", "How often it is looked up."}, dns.interval, 200ms, 1h);
   return dns;
 }
 
@@ -82,33 +91,43 @@ void read_urls(const Json& value, const JsonPath& path, const ErrorSink& sink, P
 
 PatroniDiscovery read_patroni(ObjectReader& reader, ConfigFiles& files) {
   PatroniDiscovery patroni;
-  if (const Json* urls = reader.require("urls", "an array with at least one URL"))
+  reader.require("urls", "an array with at least one URL");
+  if (const Json* urls = reader.find(
+          {"urls", "Patroni's REST interface on the nodes, asked one after the other until one answers."}, kUrls))
     read_urls(*urls, reader.path_of("urls"), reader.sink(), patroni);
-  read_ca(reader, patroni.ca, files);
-  reader.read_duration("interval", patroni.interval, 200ms, 1h);
+  read_ca(reader, {"ca", "For https, PEM. Without it the system's store."}, patroni.ca, files);
+  reader.read_duration({"interval", "How often it is asked; at once when a probe sees a change."}, patroni.interval,
+                       200ms, 1h);
   return patroni;
 }
 
 KubernetesDiscovery read_kubernetes(ObjectReader& reader, ConfigFiles& files) {
   KubernetesDiscovery kubernetes;
   reader.require("namespace", "the namespace of the service");
-  read_kubernetes_name(reader, "namespace", kubernetes.namespace_name);
+  reader.read_text({"namespace", "Of the services."}, kubernetes.namespace_name, kKubernetesName);
   reader.require("service", "the name of a service that has all members");
-  read_kubernetes_name(reader, "service", kubernetes.service);
-  read_kubernetes_name(reader, "leader_service", kubernetes.leader_service);
-  read_kubernetes_name(reader, "port_name", kubernetes.port_name);
-  read_kubernetes_name(reader, "pgbouncer_port_name", kubernetes.pgbouncer_port_name);
-  reader.read_number("port", kubernetes.port, 1, 65535);
+  reader.read_text({"service", "A service that selects all members; its EndpointSlices are watched."},
+                   kubernetes.service, kKubernetesName);
+  reader.read_text(
+      {"leader_service", "The service of the primary: its one ready endpoint has a veto on who is primary."},
+      kubernetes.leader_service, kKubernetesName);
+  reader.read_text(
+      {"port_name", "Which of a slice's ports is PostgreSQL's. Without it `postgres`, `postgresql` or the only one."},
+      kubernetes.port_name, kKubernetesName);
+  reader.read_text({"pgbouncer_port_name", "Which of them is the PgBouncer's."}, kubernetes.pgbouncer_port_name,
+                   kKubernetesName);
+  reader.read_number({"port", "For slices without ports."}, kubernetes.port, 1, 65535);
   std::string api;
-  if (reader.read_text("api", api, kMaxUrlBytes)) {
+  if (reader.read_text({"api", "https://host:port. Without it as the pod's environment says."}, api, kHttpsUrl)) {
     kubernetes.api = HttpUrl::parse(api);
     if (!kubernetes.api || !kubernetes.api->tls)
       reader.error("api", "\"" + escape_for_log(api) + "\" is not allowed; \"https://host:6443\" is");
   }
   kubernetes.ca = std::string(kServiceAccount) + "ca.crt";
   kubernetes.token_file = std::string(kServiceAccount) + "token";
-  read_ca(reader, kubernetes.ca, files);
-  reader.read_text("token_file", kubernetes.token_file);
+  read_ca(reader, {"ca", "Of the API server, PEM."}, kubernetes.ca, files);
+  reader.read_text({"token_file", "The service account's token, read for every request."}, kubernetes.token_file,
+                   kFile);
   return kubernetes;
 }
 
@@ -165,7 +184,10 @@ DiscoverConfig read_discover(const Json& value, const JsonPath& path, const Erro
   ObjectReader reader(value, path, sink);
   int sources = 0;
   // Patroni may also be given by its URLs alone.
-  if (const Json* patroni = reader.find("patroni"); patroni != nullptr && patroni->is_array()) {
+  const Json* patroni =
+      reader.find_object({"patroni", "Patroni's REST interface, GET /cluster; an array of its URLs does as well."});
+  reader.allow_also("patroni", kUrls);
+  if (patroni != nullptr && patroni->is_array()) {
     ++sources;
     PatroniDiscovery found;
     read_urls(*patroni, reader.path_of("patroni"), sink, found);
@@ -178,7 +200,7 @@ DiscoverConfig read_discover(const Json& value, const JsonPath& path, const Erro
     read_common(inner, discover);
     inner.finish();
   }
-  if (const Json* dns = reader.find("dns")) {
+  if (const Json* dns = reader.find_object({"dns", "Every address of a name is a member."})) {
     ++sources;
     const JsonPath inner_path = reader.path_of("dns");
     ObjectReader inner(*dns, inner_path, sink);
@@ -186,7 +208,7 @@ DiscoverConfig read_discover(const Json& value, const JsonPath& path, const Erro
     read_common(inner, discover);
     inner.finish();
   }
-  if (const Json* kubernetes = reader.find("kubernetes")) {
+  if (const Json* kubernetes = reader.find_object({"kubernetes", "The endpoints of a service are the members."})) {
     ++sources;
     const JsonPath inner_path = reader.path_of("kubernetes");
     ObjectReader inner(*kubernetes, inner_path, sink);

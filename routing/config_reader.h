@@ -31,8 +31,9 @@ Json merge_branch(const Json& defaults, const Json& own, std::string_view branch
 /// config_process.cc. Everything but the branches. Errors of these parts make the whole configuration bad.
 void read_process(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
 
-/// A listener's `address`.
+/// A listener's `address`; the `$schema` that an editor reads, and nobody else.
 void read_listening_address(ObjectReader& reader, std::string& address);
+void read_schema_mark(ObjectReader& reader);
 
 /// config_console.cc. The admin console: one entry of `listeners`, the top-level `console` (after the listeners), and
 /// that its ports are nobody else's (after everything).
@@ -45,10 +46,26 @@ void check_console_ports(const Config& config, const JsonPath& listeners, const 
 /// config_cancel.cc. The top-level `cancel`, after everything that listens.
 void read_cancel(ObjectReader& root, const std::string& folder, ConfigFiles& files, Config& config);
 
+/// config.cc. Where the top level says that branches stand.
+struct BranchPlaces {
+  const Json* defaults = nullptr;  ///< an object
+  std::string folder;              ///< as written; empty: none
+  const Json* branches = nullptr;
+};
+BranchPlaces find_branches(ObjectReader& root);
+
 /// config_branch.cc. A branch from its merged object. Whatever is wrong goes to the sink; the result counts only when
 /// nothing was added there.
 std::shared_ptr<BranchConfig> read_branch(const std::string& name, const Json& merged, const JsonPath& path,
                                           const ErrorSink& sink, ConfigFiles& files);
+
+/// config_policies.cc. Parts of a branch that need no file.
+void read_labels(ObjectReader& branch, BranchConfig& out);
+void read_replicas(ObjectReader& branch, BranchConfig& out);
+void read_failover(ObjectReader& branch, BranchConfig& out);
+void read_access(ObjectReader& branch, BranchConfig& out);
+/// An array of address ranges; returns it as it stands there, null when it is no array or not there.
+const Json::array_t* read_ranges(ObjectReader& reader, const Key& key, std::size_t least, std::vector<Cidr>& out);
 
 /// config_discover.cc. The `discover` object of a branch.
 DiscoverConfig read_discover(const Json& value, const JsonPath& path, const ErrorSink& sink, ConfigFiles& files);
@@ -77,6 +94,22 @@ bool is_numeric_address(const std::string& text);
 bool is_loopback(const std::string& host);
 /// What may name a listener, a member, a zone: 1 to 63 of A-Z a-z 0-9 . _ -, a letter or digit first.
 bool is_label(std::string_view text);
-inline constexpr std::string_view kLabelRule = "1 to 63 of A-Z a-z 0-9 . _ - with a letter or digit first";
+inline constexpr std::string_view kNotALabel =
+    "is not allowed; 1 to 63 of A-Z a-z 0-9 . _ - with a letter or digit first";
+inline constexpr std::string_view kLabelRule = kNotALabel.substr(kNotALabel.find("1 to"));
+
+/// Kinds of texts that stand in more than one place.
+inline constexpr TextForm kFile{.title = "path of a file"};
+inline constexpr TextForm kIdentifier{.most = 63};  // NAMEDATALEN - 1
+inline constexpr TextForm kPoolName{.title = "name of a pool", .pattern = "^[a-z0-9][a-z0-9_-]{0,62}$"};
+inline constexpr TextRule kLabel{
+    .form = {.title = "name: A-Z a-z 0-9 . _ -", .pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"},
+    .holds = [](const std::string& text) { return is_label(text); },
+    .complaint = kNotALabel};
+inline constexpr TextRule kHost{
+    .form = {.title = "host name or address", .pattern = "^([A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:.]+)$", .most = 253},
+    .holds = [](const std::string& text) { return is_host(text); },
+    .complaint = "is no host name and no numeric address",
+    .quotes_value = true};
 
 }  // namespace pointsman::routing

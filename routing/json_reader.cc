@@ -147,69 +147,94 @@ ObjectReader::ObjectReader(const Json& value, const JsonPath& path, const ErrorS
   if (!value.is_object()) sink.add(path, describe(value) + " is no object");
 }
 
-const Json* ObjectReader::find(std::string_view key) {
-  known_.push_back(key);
+const Json* ObjectReader::value_of(std::string_view key) const {
   const auto* object = value_.get_ptr<const Json::object_t*>();
   if (object == nullptr) return nullptr;
   const auto found = object->find(key);
   return found == object->end() || found->second.is_null() ? nullptr : &found->second;
 }
 
-const Json* ObjectReader::require(std::string_view key, std::string_view what) {
-  const Json* value = find(key);
-  if (value == nullptr && value_.is_object()) error(key, "is missing; " + std::string(what) + " is needed");
-  return value;
+const Json* ObjectReader::find(const Key& key, const Shape& shape) {
+  known_.push_back(key.name);
+  return is_recording() ? sink_.recorder->record(path_, key, shape) : value_of(key.name);
 }
 
-void ObjectReader::refuse(std::string_view key) {
-  if (find(key) != nullptr) error(key, "not in this version");
+const Json::array_t* ObjectReader::read_array(const Key& key, std::size_t least, std::size_t most) {
+  const Json* value = find(key, {.kind = Shape::Kind::kObjects, .least = least, .most = most});
+  return value == nullptr ? nullptr : as_array(*value, path_of(key.name), sink_, most);
 }
 
-bool ObjectReader::read_text(std::string_view key, std::string& out, std::size_t most) {
-  const Json* value = find(key);
+void ObjectReader::require(std::string_view key, std::string_view what) const {
+  if (is_recording()) return sink_.recorder->record_required(path_, key);
+  if (!has(key) && value_.is_object()) error(key, "is missing; " + std::string(what) + " is needed");
+}
+
+void ObjectReader::refuse(const Key& key) {
+  if (find(key, {.kind = Shape::Kind::kNothing}) != nullptr) error(key.name, "not in this version");
+}
+
+bool ObjectReader::read_text(const Key& key, std::string& out, const TextForm& form) {
+  const Json* value = find(key, {.kind = Shape::Kind::kText, .text = form});
+  if (is_recording()) sink_.recorder->record_default(path_, key.name, out);
   if (value == nullptr) return false;
   const auto* text = value->get_ptr<const std::string*>();
   const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; };
-  if (text == nullptr || text->empty() || text->size() > most || std::any_of(text->begin(), text->end(), control)) {
-    error(key, describe(*value) + " is not allowed; a text of 1 to " + std::to_string(most) +
-                   " bytes without control characters is");
+  if (text == nullptr || text->empty() || text->size() > form.most ||
+      std::any_of(text->begin(), text->end(), control)) {
+    error(key.name, describe(*value) + " is not allowed; a text of 1 to " + std::to_string(form.most) +
+                        " bytes without control characters is");
     return false;
   }
   out = *text;
   return true;
 }
 
-bool ObjectReader::read_bool(std::string_view key, bool& out) {
-  const Json* value = find(key);
+bool ObjectReader::read_text(const Key& key, std::string& out, const TextRule& rule) {
+  if (!read_text(key, out, rule.form)) return false;
+  if (rule.holds(out)) return true;
+  error(key.name,
+        (rule.quotes_value ? "\"" + escape_for_log(out) + "\" " : std::string()) + std::string(rule.complaint));
+  return false;
+}
+
+bool ObjectReader::read_bool(const Key& key, bool& out) {
+  const Json* value = find(key, {.kind = Shape::Kind::kTruth});
+  if (is_recording()) sink_.recorder->record_default(path_, key.name, out);
   if (value == nullptr) return false;
   if (!value->is_boolean()) {
-    error(key, describe(*value) + " is not allowed; true or false is");
+    error(key.name, describe(*value) + " is not allowed; true or false is");
     return false;
   }
   out = value->get<bool>();
   return true;
 }
 
-bool ObjectReader::read_duration(std::string_view key, base::Duration& out, base::Duration least, base::Duration most) {
-  const Json* value = find(key);
+bool ObjectReader::read_duration(const Key& key, base::Duration& out, base::Duration least, base::Duration most) {
+  const auto milliseconds = [](base::Duration duration) {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
+  };
+  const Json* value =
+      find(key, {.kind = Shape::Kind::kDuration, .least = milliseconds(least), .most = milliseconds(most)});
+  if (is_recording()) sink_.recorder->record_default(path_, key.name, format_duration(out));
   if (value == nullptr) return false;
   const auto* text = value->get_ptr<const std::string*>();
   const auto duration = text == nullptr ? std::nullopt : parse_duration(*text);
   if (!duration || *duration < least || *duration > most) {
-    error(key, describe(*value) + " is not allowed; a duration such as \"500ms\", \"10s\", \"1m\" from " +
-                   format_duration(least) + " to " + format_duration(most) + " is");
+    error(key.name, describe(*value) + " is not allowed; a duration such as \"500ms\", \"10s\", \"1m\" from " +
+                        format_duration(least) + " to " + format_duration(most) + " is");
     return false;
   }
   out = *duration;
   return true;
 }
 
-bool ObjectReader::read_unsigned(std::string_view key, std::uint64_t& out, std::uint64_t least, std::uint64_t most) {
-  const Json* value = find(key);
+bool ObjectReader::read_unsigned(const Key& key, std::uint64_t& out, std::uint64_t least, std::uint64_t most) {
+  const Json* value = find(key, {.kind = Shape::Kind::kNumber, .least = least, .most = most});
+  if (is_recording()) sink_.recorder->record_default(path_, key.name, out);
   if (value == nullptr) return false;
   if (!value->is_number_unsigned() || value->get<std::uint64_t>() < least || value->get<std::uint64_t>() > most) {
-    error(key, describe(*value) + " is not allowed; a whole number from " + std::to_string(least) + " to " +
-                   std::to_string(most) + " is");
+    error(key.name, describe(*value) + " is not allowed; a whole number from " + std::to_string(least) + " to " +
+                        std::to_string(most) + " is");
     return false;
   }
   out = value->get<std::uint64_t>();

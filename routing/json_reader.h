@@ -14,6 +14,8 @@
 
 #include "base/clock.h"
 #include "routing/config.h"
+#include "routing/json_shape.h"
+#include "routing/schema_recorder.h"
 
 namespace pointsman::routing {
 
@@ -53,6 +55,7 @@ std::string append_to_path(std::string_view path, std::string_view key);
 struct ErrorSink {
   std::string file;
   std::vector<ConfigError>* errors = nullptr;
+  SchemaRecorder* recorder = nullptr;  ///< not null: nothing is read, what is asked for is written down
   void add(const JsonPath& path, std::string what) const {
     errors->push_back({file, path.to_string(), std::move(what)});
   }
@@ -63,6 +66,10 @@ using Choices = std::span<const std::pair<std::string_view, T>>;
 
 /// Reads the keys of one object. A key that is absent or null leaves the target as it is; a bad value is reported and
 /// leaves it too. Every key asked for counts as known; finish() reports the others, but for `x-…`.
+///
+/// The same calls make the schema (schema_recorder.h): what a key may be is said where it is read, and nowhere else.
+/// So every key is asked for on the way that a document with nothing in it takes; has() may choose between ways, for
+/// it speaks of the document alone.
 class ObjectReader {
  public:
   /// Reports when `value` is not an object; it then reads like an empty one.
@@ -72,29 +79,46 @@ class ObjectReader {
   const ErrorSink& sink() const { return sink_; }
   JsonPath path_of(std::string_view key) const { return {path_, key}; }
 
-  /// The value of a key, null when absent or null.
-  const Json* find(std::string_view key);
-  /// As find, and reports its absence with what is expected.
-  const Json* require(std::string_view key, std::string_view what);
+  /// The value of a key, null when absent or null. What it is worth is the caller's to judge.
+  const Json* find(const Key& key, const Shape& shape);
+  const Json* find_object(const Key& key, std::string_view definition = {}) {
+    return find(key, Shape::object(definition));
+  }
+  /// Says that the value of `key`, which was found, may also have this shape.
+  void allow_also(std::string_view key, const Shape& shape) const {
+    if (is_recording()) sink_.recorder->record_alternative(path_, key, shape);
+  }
+  /// An array of `least` to `most` objects; null, and a report where there is something else. Fewer than `least` are
+  /// the caller's to report.
+  const Json::array_t* read_array(const Key& key, std::size_t least, std::size_t most);
+  /// Whether there is a value, without asking for it.
+  bool has(std::string_view key) const { return value_of(key) != nullptr; }
+  /// Reports the absence of a key with what is expected; the key is read by another call.
+  void require(std::string_view key, std::string_view what) const;
   /// Reports `key` when it is there: the contract names it, this version does not do it.
-  void refuse(std::string_view key);
+  void refuse(const Key& key);
   void error(std::string_view key, std::string what) const { sink_.add(path_of(key), std::move(what)); }
 
-  /// `most` bytes at most, not empty, no control characters. Returns whether a good value was there.
-  bool read_text(std::string_view key, std::string& out, std::size_t most = 1024);
-  bool read_bool(std::string_view key, bool& out);
-  bool read_duration(std::string_view key, base::Duration& out, base::Duration least, base::Duration most);
+  /// Not empty, no longer than the form says, no control characters. The form's pattern is for the schema: the caller
+  /// judges. Returns whether a good value was there.
+  bool read_text(const Key& key, std::string& out, const TextForm& form = {});
+  /// As above, and by the rule; `out` has the value then, too.
+  bool read_text(const Key& key, std::string& out, const TextRule& rule);
+  bool read_bool(const Key& key, bool& out);
+  bool read_duration(const Key& key, base::Duration& out, base::Duration least, base::Duration most);
   template <typename T>
-  bool read_number(std::string_view key, T& out, std::uint64_t least, std::uint64_t most) {
+  bool read_number(const Key& key, T& out, std::uint64_t least, std::uint64_t most) {
     static_assert(std::numeric_limits<T>::is_integer && !std::numeric_limits<T>::is_signed);
-    std::uint64_t value = 0;
+    std::uint64_t value = out;
     if (!read_unsigned(key, value, least, std::min<std::uint64_t>(most, std::numeric_limits<T>::max()))) return false;
     out = static_cast<T>(value);
     return true;
   }
   template <typename T>
-  bool read_choice(std::string_view key, T& out, Choices<T> choices) {
-    const Json* value = find(key);
+  bool read_choice(const Key& key, T& out, Choices<T> choices) {
+    known_.push_back(key.name);
+    if (is_recording()) return record_choice(key, out, choices);
+    const Json* value = value_of(key.name);
     if (value == nullptr) return false;
     const std::string* text = value->get_ptr<const std::string*>();
     std::string allowed;
@@ -105,14 +129,28 @@ class ObjectReader {
       }
       allowed += (allowed.empty() ? "\"" : ", \"") + std::string(word) + "\"";
     }
-    bad_choice(key, *value, allowed);
+    bad_choice(key.name, *value, allowed);
     return false;
   }
 
   void finish();
 
  private:
-  bool read_unsigned(std::string_view key, std::uint64_t& out, std::uint64_t least, std::uint64_t most);
+  bool is_recording() const { return sink_.recorder != nullptr; }
+  template <typename T>
+  bool record_choice(const Key& key, const T& out, Choices<T> choices) {
+    std::vector<std::string_view> words;
+    for (const auto& [word, meaning] : choices) words.push_back(word);
+    sink_.recorder->record_words(path_, key, words);
+    for (const auto& [word, meaning] : choices) {
+      if (meaning != out) continue;
+      sink_.recorder->record_default(path_, key.name, word);
+      break;
+    }
+    return false;
+  }
+  const Json* value_of(std::string_view key) const;
+  bool read_unsigned(const Key& key, std::uint64_t& out, std::uint64_t least, std::uint64_t most);
   void bad_choice(std::string_view key, const Json& value, const std::string& allowed) const;
 
   const Json& value_;

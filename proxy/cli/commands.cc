@@ -17,6 +17,7 @@
 #include "proxy/cli/http_client.h"
 #include "proxy/cli/status_table.h"
 #include "routing/config.h"
+#include "routing/config_schema.h"
 
 namespace pointsman::proxy {
 namespace {
@@ -43,6 +44,7 @@ struct Options {
   bool force = false;
   bool watch = false;
   bool json = false;
+  bool of_branch = false;
 };
 
 int fail(const std::string& what) {
@@ -78,6 +80,11 @@ int run_check(const Options& options) {
   const std::size_t branches = loaded.config->branches.size();
   std::cout << options.config_file << ": ok, " << branches << (branches == 1 ? " branch\n" : " branches\n");
   return kSuccess;
+}
+
+int run_schema(const Options& options) {
+  std::cout << (options.of_branch ? routing::branch_schema() : routing::config_schema());
+  return std::cout.flush() ? kSuccess : fail("cannot write the schema");
 }
 
 /// An answer of status 200, or what went wrong in words.
@@ -202,6 +209,8 @@ int run_command_line(int argc, char** argv, const std::function<int(const ServeO
   CLI::App* check_command =
       app.add_subcommand("check", "validate a configuration with its certificates, and say every error");
   check_command->add_option("--config", options.config_file, "the configuration")->type_name("FILE")->required();
+  CLI::App* schema_command = app.add_subcommand("schema", "print the configuration's JSON Schema, for editors");
+  schema_command->add_flag("--branch", options.of_branch, "that of a branch's file in branches_dir");
   CLI::App* route_command = app.add_subcommand("route", "say where a connection with this user would go now, and why");
   add_admin_option(*route_command, options);
   route_command
@@ -241,6 +250,7 @@ int run_command_line(int argc, char** argv, const std::function<int(const ServeO
   }
   if (serve_command->parsed()) return serve({.config_file = options.config_file});
   if (check_command->parsed()) return run_check(options);
+  if (schema_command->parsed()) return run_schema(options);
   if (route_command->parsed()) return run_route(options);
   if (hold_command->parsed()) return run_hold(options);
   if (release_command->parsed()) return run_switch(options, "/api/release?branch=" + percent_encode(options.branch));

@@ -60,6 +60,7 @@ def test_files_have_their_places_modes_and_owner(package):
         "/etc/pointsman/branches.d/": "drwxr-xr-x",
         "/usr/share/pointsman/sql/01_probe_role.sql": plain,
         "/usr/share/pointsman/examples/minimal.json": plain,
+        "/usr/share/pointsman/schema/pointsman.schema.json": plain,
         "/usr/share/doc/pointsman/copyright": plain,
         "/usr/share/doc/pointsman/configuration.md": plain,
         "/usr/share/man/man8/pointsman.8.gz": plain,

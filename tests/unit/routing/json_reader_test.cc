@@ -117,13 +117,40 @@ TEST_CASE("durations hold at their limits") {
 }
 
 TEST_CASE("texts are not empty, not too long and hold no control characters") {
+  constexpr TextForm kThree{.most = 3};
   Reading reading(R"({"a": "", "b": "abc", "c": "abcd", "d": "a\nb", "e": 1})");
   std::string text;
-  CHECK_FALSE(reading.reader.read_text("a", text, 3));
-  CHECK(reading.reader.read_text("b", text, 3));
-  for (const char* key : {"c", "d", "e"}) CHECK_FALSE(reading.reader.read_text(key, text, 3));
+  CHECK_FALSE(reading.reader.read_text("a", text, kThree));
+  CHECK(reading.reader.read_text("b", text, kThree));
+  for (const char* key : {"c", "d", "e"}) CHECK_FALSE(reading.reader.read_text(key, text, kThree));
   CHECK(text == "abc");
   CHECK(reading.errors.size() == 4);
+}
+
+TEST_CASE("a text's rule complains in its own words and leaves the text to the caller") {
+  constexpr TextRule kShout{.form = {},
+                            .holds = [](const std::string& text) { return text == "LOUD"; },
+                            .complaint = "is not loud",
+                            .quotes_value = true};
+  Reading reading(R"({"a": "LOUD", "b": "low", "c": 1})");
+  std::string text;
+  CHECK(reading.reader.read_text("a", text, kShout));
+  CHECK_FALSE(reading.reader.read_text("b", text, kShout));
+  CHECK(text == "low");
+  CHECK(reading.only() == "f.json: /b: \"low\" is not loud");
+  CHECK_FALSE(reading.reader.read_text("c", text, kShout));
+  CHECK(reading.errors.size() == 2);
+}
+
+TEST_CASE("an array of objects is one, and not too long") {
+  Reading reading(R"({"a": [{}, {}], "b": [{}, {}, {}], "c": {}, "d": null})");
+  const auto* two = reading.reader.read_array("a", 1, 2);
+  REQUIRE(two != nullptr);
+  CHECK(two->size() == 2);
+  for (const char* key : {"b", "c", "d", "absent"}) CHECK(reading.reader.read_array(key, 1, 2) == nullptr);
+  REQUIRE(reading.errors.size() == 2);
+  CHECK(reading.errors[0].to_string() == "f.json: /b: 3 entries; at most 2 are allowed");
+  CHECK(reading.errors[1].to_string() == "f.json: /c: an object is no array");
 }
 
 TEST_CASE("unknown keys are reported with those allowed, x- keys are the operator's") {
@@ -137,7 +164,7 @@ TEST_CASE("unknown keys are reported with those allowed, x- keys are the operato
 
 TEST_CASE("what must be there is said to be missing, what is for later to be not in this version") {
   Reading reading(R"({"later": 1})");
-  CHECK(reading.reader.require("host", "a host name") == nullptr);
+  reading.reader.require("host", "a host name");
   reading.reader.refuse("later");
   reading.reader.refuse("much_later");
   reading.reader.finish();
@@ -149,7 +176,7 @@ TEST_CASE("what must be there is said to be missing, what is for later to be not
 TEST_CASE("what is no object is said once and reads as empty") {
   Reading reading("[1]");
   std::string text;
-  CHECK(reading.reader.require("host", "a host") == nullptr);
+  reading.reader.require("host", "a host");
   CHECK_FALSE(reading.reader.read_text("host", text));
   reading.reader.finish();
   CHECK(reading.only() == "f.json: an array is no object");
