@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "proxy/log.h"
+#include "proxy/monitor/uv_handles.h"
 
 namespace pointsman::proxy {
 
@@ -16,19 +17,15 @@ namespace {
 constexpr std::size_t kMostLinks = 1024;
 constexpr std::size_t kMostStrangers = 64;
 constexpr std::size_t kMostSearches = 1024;
-constexpr base::TokenRate kAccepts{.per_second = 200, .burst = 400};
+constexpr base::TokenRate kAcceptRate{.per_second = 200, .burst = 400};
 /// Of one peer. It has its own limits on what clients make it ask.
-constexpr base::TokenRate kAsks{.per_second = 100, .burst = 400};
-constexpr base::TokenRate kComplaints{.per_second = 1, .burst = 3};
-constexpr base::Duration kIdleLink = std::chrono::minutes(5);
+constexpr base::TokenRate kAskRate{.per_second = 100, .burst = 400};
+constexpr base::TokenRate kStrangerLogRate{.per_second = 1, .burst = 3};
+constexpr base::Duration kPatience = std::chrono::minutes(5);
 /// Workers answer a search when their dial has ended; one that stops may not.
 constexpr base::Duration kForget = std::chrono::seconds(10);
-constexpr unsigned kKeepaliveSeconds = 15;
-constexpr unsigned kUserTimeoutMs = 5'000;
-
-base::Instant now_instant() {
-  return base::from_hrtime(uv_hrtime());
-}
+constexpr unsigned kListenerKeepalive = 15;
+constexpr unsigned kListenerUserTimeoutMs = 5'000;
 
 PeerVerdict verdict_of(metrics::CancelOutcome outcome) {
   switch (outcome) {
@@ -53,7 +50,7 @@ PeerAnswerer::PeerAnswerer(PeerContext& context, std::size_t workers, Search sea
 
 base::Result<bool> PeerAnswerer::listen(const std::string& address, std::uint16_t port) {
   POINTSMAN_CHECK(listener_ == nullptr);
-  auto opened = open_listening_socket(address, port, false, kKeepaliveSeconds, kUserTimeoutMs, nullptr);
+  auto opened = open_listening_socket(address, port, false, kListenerKeepalive, kListenerUserTimeoutMs, nullptr);
   if (!opened.ok()) return base::Error{opened.error()};
   listener_ = std::make_unique<Listener>(static_cast<AcceptSink&>(*this), 0, opened.value());
   listener_->open(*context_.loop);
@@ -61,7 +58,7 @@ base::Result<bool> PeerAnswerer::listen(const std::string& address, std::uint16_
 }
 
 void PeerAnswerer::on_accepted(std::size_t, int fd, const routing::SocketAddress& peer) {
-  if (tls_ == nullptr || closing_ || links_.size() >= kMostLinks || !accepts_.take(kAccepts, now_instant())) {
+  if (tls_ == nullptr || closing_ || links_.size() >= kMostLinks || !accepts_.take(kAcceptRate, loop_clock())) {
     ::close(fd);
     return;
   }
@@ -72,7 +69,7 @@ void PeerAnswerer::on_accepted(std::size_t, int fd, const routing::SocketAddress
     std::find_if(links_.begin(), links_.end(), stranger)->second.channel->close("too many strangers: the oldest goes");
   const std::uint64_t id = next_channel_++;
   Link link;
-  link.channel = std::make_unique<PeerChannel>(static_cast<PeerChannel::Owner&>(*this), id, peer, now_instant());
+  link.channel = std::make_unique<PeerChannel>(static_cast<PeerChannel::Owner&>(*this), id, peer, loop_clock());
   if (!link.channel->accept(fd, tls_)) return;
   links_.emplace(id, std::move(link));
   context_.wake();
@@ -89,8 +86,8 @@ void PeerAnswerer::on_peer_hello(PeerChannel& channel, const PeerHello&) {
 void PeerAnswerer::on_peer_ask(PeerChannel& channel, const PeerAsk& ask) {
   const auto link = links_.find(channel.id());
   POINTSMAN_CHECK(link != links_.end());
-  const auto now = now_instant();
-  if (closing_ || searches_.size() >= kMostSearches || !link->second.asks.take(kAsks, now))
+  const auto now = loop_clock();
+  if (closing_ || searches_.size() >= kMostSearches || !link->second.asks.take(kAskRate, now))
     return answer(channel, ask.number, PeerVerdict::kThrottled);
   const std::uint64_t number = next_search_++;
   searches_.emplace(number, Running{channel.id(), ask.number, workers_, now + kForget});
@@ -122,7 +119,7 @@ void PeerAnswerer::on_peer_answer(PeerChannel& channel, const PeerAnswer&) {
 /// Somebody who does not get as far as Hello has another secret, or is no router of ours.
 void PeerAnswerer::on_peer_lost(PeerChannel& channel, std::string_view why) {
   const bool stranger = why.starts_with("TLS:");
-  if (stranger && !complaints_.take(kComplaints, now_instant())) return;
+  if (stranger && !complaints_.take(kStrangerLogRate, loop_clock())) return;
   log_record(stranger ? LogLevel::kWarning : LogLevel::kDebug, "a peer's connection has ended",
              {{"peer", channel.peer().to_string()}, {"reason", std::string(why), 512}});
 }
@@ -134,7 +131,7 @@ void PeerAnswerer::on_peer_gone(PeerChannel& channel) {
 void PeerAnswerer::on_tick(base::Instant now) {
   for (auto& [id, link] : links_) {
     PeerChannel& channel = *link.channel;
-    if (channel.ready() && now >= channel.used_at() + kIdleLink) {
+    if (channel.ready() && now >= channel.used_at() + kPatience) {
       channel.close("idle");
     } else {
       channel.check_deadline(now);

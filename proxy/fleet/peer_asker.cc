@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "proxy/log.h"
+#include "proxy/monitor/uv_handles.h"
 
 namespace pointsman::proxy {
 
@@ -13,19 +14,15 @@ namespace {
 using metrics::CancelOutcome;
 
 constexpr std::size_t kMostQuestions = 256;
-constexpr base::TokenRate kAsks{.per_second = 50, .burst = 200};
-constexpr base::TokenRate kComplaints{.per_second = 1, .burst = 3};
+constexpr base::TokenRate kQuestionRate{.per_second = 50, .burst = 200};
+constexpr base::TokenRate kLogRate{.per_second = 1, .burst = 3};
 /// Routers come and go: with each question the name is looked up again (one look-up at a time), and who was known
 /// before is asked at once.
 constexpr base::Duration kFreshAddresses{0};
 /// And without a question this often, so that the metric tells how many there are.
 constexpr base::Duration kKnownAddresses = std::chrono::seconds(30);
 /// Shorter than the other side's patience (peer_answerer.cc): it is this side that hangs up.
-constexpr base::Duration kIdleLink = std::chrono::seconds(30);
-
-base::Instant now_instant() {
-  return base::from_hrtime(uv_hrtime());
-}
+constexpr base::Duration kIdle = std::chrono::seconds(30);
 
 }  // namespace
 
@@ -37,7 +34,7 @@ void PeerAsker::configure(std::optional<routing::PeersConfig> peers,
   if (peers != peers_) own_.clear();
   peers_ = std::move(peers);
   tls_ = std::move(tls);
-  if (peers_ && !closing_) resolver_.refresh(peers_->host, kFreshAddresses, now_instant());
+  if (peers_ && !closing_) resolver_.refresh(peers_->host, kFreshAddresses, loop_clock());
 }
 
 std::size_t PeerAsker::known() const {
@@ -51,10 +48,11 @@ std::size_t PeerAsker::known() const {
 // ---- questions ------------------------------------------------------------------------------------------------------
 
 void PeerAsker::ask(PeersWanted wanted) {
-  const auto now = now_instant();
+  const auto now = loop_clock();
   const bool possible = peers_ && tls_ != nullptr && !closing_;
   if (!possible) return done_(wanted, CancelOutcome::kUnknownKey);
-  if (questions_.size() >= kMostQuestions || !asks_.take(kAsks, now)) return done_(wanted, CancelOutcome::kThrottled);
+  if (questions_.size() >= kMostQuestions || !asks_.take(kQuestionRate, now))
+    return done_(wanted, CancelOutcome::kThrottled);
   const std::uint32_t number = next_question_++;
   Question question;
   question.wanted = std::move(wanted);
@@ -122,7 +120,7 @@ PeerAsker::Link* PeerAsker::link_to(const routing::SocketAddress& address) {
   }
   const std::uint64_t id = next_channel_++;
   Link link;
-  link.channel = std::make_unique<PeerChannel>(static_cast<PeerChannel::Owner&>(*this), id, address, now_instant());
+  link.channel = std::make_unique<PeerChannel>(static_cast<PeerChannel::Owner&>(*this), id, address, loop_clock());
   if (!link.channel->connect(tls_)) {
     complain(address.to_string(), "the connection failed at once");
     return nullptr;
@@ -181,7 +179,7 @@ void PeerAsker::on_peer_gone(PeerChannel& channel) {
 
 /// A peer that cannot be asked may mean many questions: few lines say so.
 void PeerAsker::complain(const std::string& peer, std::string_view why) {
-  if (!complaints_.take(kComplaints, now_instant())) return;
+  if (!complaints_.take(kLogRate, loop_clock())) return;
   log_record(LogLevel::kWarning, "a peer cannot be asked about a cancel request",
              {{"peer", peer}, {"error", std::string(why), 512}});
 }
@@ -202,7 +200,7 @@ void PeerAsker::on_tick(base::Instant now) {
     PeerChannel& channel = *link.channel;
     if (silent) {
       channel.close("no answer in time");
-    } else if (channel.ready() && link.waiting.empty() && now >= channel.used_at() + kIdleLink) {
+    } else if (channel.ready() && link.waiting.empty() && now >= channel.used_at() + kIdle) {
       channel.close("idle");
     } else {
       channel.check_deadline(now);

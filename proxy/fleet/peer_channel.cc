@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "proxy/monitor/uv_handles.h"
 
 namespace pointsman::proxy {
 
@@ -11,10 +12,6 @@ namespace {
 
 constexpr unsigned kKeepaliveSeconds = 15;
 constexpr unsigned kUserTimeoutMs = 5'000;
-
-base::Instant now_instant() {
-  return base::from_hrtime(uv_hrtime());
-}
 
 }  // namespace
 
@@ -115,7 +112,7 @@ void PeerChannel::take(base::Bytes plain) {
       continue;
     }
     if (stage_ != Stage::kReady) return close("no Hello at first");
-    used_at_ = now_instant();
+    used_at_ = loop_clock();
     if (const auto* ask = std::get_if<PeerAsk>(&*frame)) owner_.on_peer_ask(*this, *ask);
     if (const auto* answer = std::get_if<PeerAnswer>(&*frame)) owner_.on_peer_answer(*this, *answer);
   }
@@ -125,7 +122,7 @@ void PeerChannel::take(base::Bytes plain) {
 void PeerChannel::send(std::string_view frame) {
   if (stage_ == Stage::kClosed) return;
   POINTSMAN_CHECK(stage_ == Stage::kHello || stage_ == Stage::kReady);
-  used_at_ = now_instant();
+  used_at_ = loop_clock();
   wrote(side_.write(base::as_bytes(frame), owner_.scratch(), owner_.pool()));
 }
 
@@ -134,7 +131,7 @@ void PeerChannel::wrote(Side::Write written) {
   if (written == Side::Write::kDone) {
     write_deadline_ = {};
   } else if (write_deadline_ == base::Instant{}) {
-    write_deadline_ = now_instant() + kPeerWrite;
+    write_deadline_ = loop_clock() + kPeerWrite;
   }
 }
 
