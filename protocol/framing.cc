@@ -9,9 +9,10 @@
 namespace pointsman::protocol {
 namespace {
 
-constexpr std::int64_t kLengthWord = 4;  // a message's length counts itself
+/// The least a length can say. Signed, as what is left of a message is counted.
+constexpr std::int64_t kLeastLength{kLengthWord};
 constexpr std::uint8_t kReadyForQuery = 'Z';
-constexpr std::int64_t kReadyForQueryLength = kLengthWord + 1;
+constexpr std::int64_t kReadyForQueryLength = kLeastLength + 1;
 
 // What a client's message means for ready_count(): one load instead of six comparisons.
 enum class ClientTag : std::uint8_t { kOther, kAsksForReady, kCopyData };
@@ -59,7 +60,7 @@ bool MessageScanner::scan_from_backend(base::Bytes bytes, std::int64_t at) {
   while (at <= last_header) {
     tag = data[at];
     const std::int64_t length = base::load_be32(data + at + 1);
-    if (length < kLengthWord) [[unlikely]]
+    if (length < kLeastLength) [[unlikely]]
       return give_up(tag);
     if (tag == kReadyForQuery && length == kReadyForQueryLength) {
       ++ready_count_;
@@ -83,7 +84,7 @@ bool MessageScanner::scan_from_client(base::Bytes bytes, std::int64_t at) {
   while (at <= last_header) {
     const std::size_t tag = data[at];
     const std::int64_t length = base::load_be32(data + at + 1);
-    if (length < kLengthWord) [[unlikely]]
+    if (length < kLeastLength) [[unlikely]]
       return give_up(static_cast<std::uint8_t>(tag));
     const ClientTag meaning = kClientTags[tag];
     if (meaning != ClientTag::kOther) {

@@ -10,8 +10,6 @@
 namespace pointsman::protocol {
 namespace {
 
-constexpr std::size_t kLengthWord = 4;  // a message's length counts itself
-constexpr std::size_t kMinCancelSecret = 4;
 constexpr std::size_t kMd5Salt = 4;
 constexpr std::uint32_t kNoInitialResponse = 0xffffffff;  // -1
 /// PostgreSQL offers at most three (SCRAM with and without binding, OAUTHBEARER).

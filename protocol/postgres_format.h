@@ -23,10 +23,14 @@ inline constexpr std::uint32_t kBackendProtocolVersion = 3U << 16;
 inline constexpr std::size_t kMaxStartupBody = 10'000;
 inline constexpr std::size_t kMaxStartupPacket = kMaxStartupBody + 4;
 /// A cancel key's secret: 4 bytes in 3.0, up to 256 in 3.2 (protocol-message-formats, BackendKeyData).
+inline constexpr std::size_t kMinCancelSecret = 4;
 inline constexpr std::size_t kMaxCancelSecret = 256;
 
-/// A typed message's header: tag byte and 4-byte length that counts itself but not the tag.
-inline constexpr std::size_t kMessageHeader = 5;
+/// Every packet's and message's length, which counts itself.
+inline constexpr std::size_t kLengthWord = 4;
+
+/// A typed message's header: the tag byte, which the length does not count, and the length.
+inline constexpr std::size_t kMessageHeader = 1 + kLengthWord;
 /// A SASL message of a client: PG_MAX_SASL_MESSAGE_LENGTH (1,024) of auth-sasl.c.
 inline constexpr std::size_t kMaxSaslMessage = 1'024;
 /// What we let one login message of a backend measure: an ErrorResponse or a ParameterStatus can be long, a stream

@@ -10,9 +10,7 @@
 namespace pointsman::protocol {
 namespace {
 
-constexpr std::size_t kLengthWord = 4;
 constexpr std::size_t kFirstPacketHeader = 8;  // length, then a version or a request code
-constexpr std::size_t kMinCancelSecret = 4;
 constexpr std::string_view kProtocolOptionPrefix = "_pq_.";
 
 using FirstPacketResult = std::variant<NeedMore, ParsedFirstPacket, StartupRejected>;

@@ -33,8 +33,7 @@ constexpr std::size_t kQueueLines = 1024;
 constexpr auto kStopGrace = std::chrono::seconds(1);
 constexpr int kPollMs = 100;
 
-/// What a payload begins with: the format its record was made in, so that a reload mixes no line. A payload without it
-/// comes from spdlog's own functions and is a plain message.
+/// What a payload begins with: the format its record was made in, so that a reload mixes no line.
 constexpr char kTextMark = '\x01';
 constexpr char kJsonMark = '\x02';
 
@@ -157,17 +156,10 @@ class LineFormatter final : public spdlog::formatter {
  public:
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
     const std::string_view payload(message.payload.data(), message.payload.size());
-    const bool marked = !payload.empty() && (payload[0] == kTextMark || payload[0] == kJsonMark);
-    const LogFormat format =
-        marked ? (payload[0] == kTextMark ? LogFormat::kText : LogFormat::kJson) : settings.format.load();
-    std::string tail;
-    if (marked) {
-      tail = payload.substr(1);
-    } else {
-      tail = format == LogFormat::kText ? text_tail(payload, {}) : json_tail(payload, {});
-    }
+    POINTSMAN_CHECK(!payload.empty());
+    const LogFormat format = payload[0] == kTextMark ? LogFormat::kText : LogFormat::kJson;
     const auto at = std::chrono::time_point_cast<TimePoint::duration>(message.time);
-    const std::string line = whole_line(format, at, from_spdlog(message.level), tail) + "\n";
+    const std::string line = whole_line(format, at, from_spdlog(message.level), payload.substr(1)) + "\n";
     out.append(line.data(), line.data() + line.size());
   }
   std::unique_ptr<spdlog::formatter> clone() const override { return std::make_unique<LineFormatter>(); }

@@ -1,8 +1,8 @@
 #pragma once
-// The process's log: spdlog, asynchronous, to stderr. Never blocks a loop: when stderr is stuck the oldest lines are
-// dropped and counted (T27). One line a record: log_record() escapes the values of fields itself, so they are given
-// raw; whoever puts foreign text into a message escapes it with routing::escape_for_log. Never a secret, never query
-// text.
+// The process's log: spdlog, asynchronous, to stderr; log.cc alone includes it, for it is long to compile. Never blocks
+// a loop: when stderr is stuck the oldest lines are dropped and counted (T27). One line a record: log_record() escapes
+// the values of fields itself, so they are given raw; whoever puts foreign text into a message escapes it with
+// routing::escape_for_log. Never a secret, never query text.
 //
 // text: 2026-01-02T03:04:05.678Z info  message key=value key="value with spaces"
 // json: {"time":"2026-01-02T03:04:05.678Z","level":"info","message":"message","key":"value"}

@@ -18,6 +18,9 @@ struct Refusal {
   std::string log_detail;     ///< for the operator's log only: never leaves the process
 };
 
+/// The hint of what passes by itself.
+inline constexpr std::string_view kRetryHint = "Try again in a moment.";
+
 /// The word the client reads in field `R`. Everything told as 28P01 says `auth_failed`, whatever the log says: wrong
 /// password, unknown role, no verifier and a hidden branch must look the same.
 inline std::string_view client_word(const Refusal& refusal) {

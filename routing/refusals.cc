@@ -5,16 +5,6 @@
 #include "routing/session_options.h"
 
 namespace pointsman::routing {
-namespace {
-
-std::string quoted(std::string_view text) {
-  return "\"" + escape_for_log(text) + "\"";
-}
-
-constexpr std::string_view kRetryHint = "Try again in a moment.";
-
-}  // namespace
-
 Refusal tls_required() {
   return {.reason = Reason::kTlsRequired,
           .sqlstate = "28000",
@@ -27,7 +17,7 @@ Refusal tls_required() {
 Refusal not_allowed(std::string_view branch, std::string log_detail) {
   return {.reason = Reason::kNotAllowed,
           .sqlstate = "28000",
-          .message = "connections to branch " + quoted(branch) + " are not allowed from this address",
+          .message = "connections to branch " + in_quotes(branch) + " are not allowed from this address",
           .detail = {},
           .hint = "Ask the operator to add your network to the branch's access.allow list.",
           .log_detail = std::move(log_detail)};
@@ -45,7 +35,7 @@ Refusal router_full(std::uint32_t limit) {
 Refusal branch_full(std::string_view branch, std::uint32_t limit) {
   return {.reason = Reason::kLimit,
           .sqlstate = "53300",
-          .message = "too many connections for branch " + quoted(branch),
+          .message = "too many connections for branch " + in_quotes(branch),
           .detail = "The limit is " + std::to_string(limit) + " connections.",
           .hint = "Close connections that are not needed, or use a connection pool.",
           .log_detail = {}};
@@ -54,7 +44,7 @@ Refusal branch_full(std::string_view branch, std::uint32_t limit) {
 Refusal too_many_held(std::string_view branch, std::uint32_t limit) {
   return {.reason = Reason::kLimit,
           .sqlstate = "53300",
-          .message = "too many logins are waiting for branch " + quoted(branch),
+          .message = "too many logins are waiting for branch " + in_quotes(branch),
           .detail = "The limit is " + std::to_string(limit) + " waiting logins.",
           .hint = std::string(kRetryHint),
           .log_detail = {}};
@@ -90,7 +80,7 @@ Refusal too_many_failures() {
 Refusal auth_failed(std::string_view role, std::string log_detail) {
   return {.reason = Reason::kAuthFailed,
           .sqlstate = "28P01",
-          .message = "password authentication failed for user " + quoted(role),
+          .message = "password authentication failed for user " + in_quotes(role),
           .detail = {},
           .hint = {},
           .log_detail = std::move(log_detail)};
@@ -103,7 +93,7 @@ Refusal no_verifier(std::string_view role, std::string log_detail) {
 }
 
 Refusal hidden_unknown_branch(const UserName& user) {
-  Refusal refusal = auth_failed(user.role, "branch " + quoted(user.branch) + " does not exist");
+  Refusal refusal = auth_failed(user.role, "branch " + in_quotes(user.branch) + " does not exist");
   refusal.reason = Reason::kUnknownBranch;
   return refusal;
 }
@@ -160,7 +150,7 @@ Refusal killed() {
 Refusal backend_unreachable(std::string_view branch, std::string detail, std::string log_detail) {
   return {.reason = Reason::kBackendUnreachable,
           .sqlstate = "57P03",
-          .message = "no server of branch " + quoted(branch) + " could be reached",
+          .message = "no server of branch " + in_quotes(branch) + " could be reached",
           .detail = std::move(detail),
           .hint = std::string(kRetryHint),
           .log_detail = std::move(log_detail)};
@@ -169,7 +159,7 @@ Refusal backend_unreachable(std::string_view branch, std::string detail, std::st
 Refusal backend_fault(std::string_view branch, std::string log_detail) {
   return {.reason = Reason::kBackendFault,
           .sqlstate = "58000",
-          .message = "branch " + quoted(branch) + " cannot be reached because of a fault in its configuration",
+          .message = "branch " + in_quotes(branch) + " cannot be reached because of a fault in its configuration",
           .detail = {},
           .hint = "Tell the operator; the router's log has the cause.",
           .log_detail = std::move(log_detail)};
@@ -206,7 +196,7 @@ Refusal replication_on_pool() {
 Refusal bad_replication_value(std::string_view value) {
   return {.reason = Reason::kBadOption,
           .sqlstate = "22023",
-          .message = "invalid value for parameter \"replication\": " + quoted(value),
+          .message = "invalid value for parameter \"replication\": " + in_quotes(value),
           .detail = {},
           .hint = "Valid values are: \"false\", 0, \"true\", 1, \"database\".",
           .log_detail = {}};

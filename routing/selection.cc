@@ -12,13 +12,8 @@
 namespace pointsman::routing {
 namespace {
 
-constexpr std::string_view kRetryHint = "Try again in a moment.";
 /// A lag figure older than this many probe intervals no longer speaks for now: its age is added.
 constexpr int kFreshIntervals = 3;
-
-std::string quoted(std::string_view text) {
-  return "\"" + escape_for_log(text) + "\"";
-}
 
 std::string seconds_text(double seconds) {
   char text[48];
@@ -131,7 +126,7 @@ class Chooser {
     return std::find(request_.excluded.begin(), request_.excluded.end(), static_cast<int>(index)) !=
            request_.excluded.end();
   }
-  std::string branch_name() const { return quoted(config_.name); }
+  std::string branch_name() const { return in_quotes(config_.name); }
   std::optional<double> lag_now(const MemberView& member) const;
   Verdict judge(std::size_t index) const;
   std::optional<int> least_lagged(const std::vector<Verdict>& verdicts) const;
@@ -454,7 +449,7 @@ RouteResult Chooser::pool(std::size_t index, Reason reason) {
   if (chosen < 0) {
     return NotNow{
         temporary(Reason::kBackendUnreachable,
-                  "no PgBouncer of pool " + quoted(pool.name) + " of branch " + branch_name() + " could be reached",
+                  "no PgBouncer of pool " + in_quotes(pool.name) + " of branch " + branch_name() + " could be reached",
                   draining == pool.endpoints.size() ? "All its endpoints are draining."
                   : any_tried                       ? ""
                                                     : "Addresses are not resolved."),

@@ -12,10 +12,6 @@
 namespace pointsman::routing {
 namespace {
 
-std::string quoted(std::string_view text) {
-  return "\"" + escape_for_log(text) + "\"";
-}
-
 Refusal wrong_port(std::string message, std::string hint) {
   return {.reason = Reason::kWrongPort,
           .sqlstate = "28000",
@@ -34,13 +30,13 @@ std::optional<Refusal> check_direct(const BranchConfig& branch, const Target& ta
       if (branch.members.size() > 1 || branch.discover) return std::nullopt;  // a discovered one may yet come
       return Refusal{.reason = Reason::kNoReplica,
                      .sqlstate = "0A000",
-                     .message = "branch " + quoted(branch.name) + " has no replica",
+                     .message = "branch " + in_quotes(branch.name) + " has no replica",
                      .detail = {},
                      .hint = "Leave |replica out to use the primary.",
                      .log_detail = {}};
     case TargetKind::kPool:
       if (branch.find_pool(target.pool) == nullptr) return unknown_pool_refusal(branch, target.pool);
-      return wrong_port("pool " + quoted(target.pool) + " cannot be reached on the direct port",
+      return wrong_port("pool " + in_quotes(target.pool) + " cannot be reached on the direct port",
                         "Use the pooled port (usually 6432).");
   }
   POINTSMAN_CHECK(false);
@@ -66,7 +62,7 @@ std::optional<Refusal> check_pooled_target(const BranchConfig& branch, const Tar
   if (!branch.default_pool.empty() || beside_a_member || may_come) return std::nullopt;
   return Refusal{.reason = Reason::kNoLocalPool,
                  .sqlstate = "0A000",
-                 .message = "branch " + quoted(branch.name) + " has no PgBouncer for its primary",
+                 .message = "branch " + in_quotes(branch.name) + " has no PgBouncer for its primary",
                  .detail = {},
                  .hint = "Use the direct port (usually 5432), or name a pool of the branch.",
                  .log_detail = {}};
@@ -77,7 +73,7 @@ std::optional<Refusal> check_pooled_target(const BranchConfig& branch, const Tar
 Refusal unknown_pool_refusal(const BranchConfig& branch, std::string_view pool) {
   return {.reason = Reason::kUnknownPool,
           .sqlstate = "28000",
-          .message = "branch " + quoted(branch.name) + " has no pool " + quoted(pool),
+          .message = "branch " + in_quotes(branch.name) + " has no pool " + in_quotes(pool),
           .detail = {},
           .hint = "Behind the bar may stand primary, replica or the name of a pool of the branch.",
           .log_detail = {}};

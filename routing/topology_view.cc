@@ -11,7 +11,7 @@
 namespace pointsman::routing {
 namespace {
 
-std::string seconds_text(double seconds) {
+std::string tenths_text(double seconds) {
   char text[48];
   std::snprintf(text, sizeof text, "%.1f s", seconds);
   return text;
@@ -184,8 +184,8 @@ void BranchTopology::tell_changes(const Standing& before) {
     if (member.last_failure) {
       words += ": " + std::string(to_text(*member.last_failure));
     } else if (member.role == MemberRole::kReplica && member.state != MemberState::kOk) {
-      if (member.lag_seconds) words += ", " + seconds_text(*member.lag_seconds) + " behind";
-      if (member.lag_at_least) words += ", more than " + seconds_text(*member.lag_at_least) + " behind";
+      if (member.lag_seconds) words += ", " + tenths_text(*member.lag_seconds) + " behind";
+      if (member.lag_at_least) words += ", more than " + tenths_text(*member.lag_at_least) + " behind";
       if (!member.sample->receiver_streaming) words += ", not streaming";
       if (member.sample->replay_paused) words += ", replay is paused";
     }

@@ -4,10 +4,11 @@
 #include <optional>
 #include <utility>
 
+#include "routing/username.h"
+
 namespace pointsman::routing {
 namespace {
 
-constexpr std::size_t kMaxRoleBytes = 63;      // NAMEDATALEN - 1
 constexpr std::size_t kMaxSecretBytes = 2047;  // PgBouncer's MAX_PASSWORD - 1 (include/bouncer.h)
 constexpr std::string_view kScramPrefix = "SCRAM-SHA-256$";
 

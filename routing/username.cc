@@ -12,8 +12,6 @@
 namespace pointsman::routing {
 namespace {
 
-/// NAMEDATALEN - 1: PostgreSQL cuts longer names (src/backend/utils/adt/name.c), and would so read another role.
-constexpr std::size_t kMaxRoleBytes = 63;
 constexpr std::size_t kMaxNameBytes = 63;
 constexpr std::string_view kForms =
     "Use role.branch, role.branch|replica or role.branch|pool (the bar may be written %7C); the text after the last "
@@ -32,14 +30,10 @@ bool is_name(std::string_view text, bool underscore) {
                      [&](char c) { return is_lower_or_digit(c) || c == '-' || (underscore && c == '_'); });
 }
 
-std::string quoted(std::string_view text) {
-  return "\"" + escape_for_log(text) + "\"";
-}
-
 Refusal bad_user(std::string_view user, std::string_view what, std::string_view hint = kForms) {
   return {.reason = Reason::kBadUser,
           .sqlstate = "28000",
-          .message = "invalid user name " + quoted(user) + ": " + std::string(what),
+          .message = "invalid user name " + in_quotes(user) + ": " + std::string(what),
           .detail = {},
           .hint = std::string(hint),
           .log_detail = {}};
@@ -74,10 +68,10 @@ std::variant<Target, std::string> parse_target(std::string_view text) {
   if (text == "replica") return Target{TargetKind::kReplica, {}};
   if (text.empty()) return std::string("nothing stands behind the bar");
   if (std::find(kReserved.begin(), kReserved.end(), text) != kReserved.end()) {
-    return "the target " + quoted(text) + " is a reserved word; primary, replica and pool names are possible";
+    return "the target " + in_quotes(text) + " is a reserved word; primary, replica and pool names are possible";
   }
   if (!is_pool_name(text)) {
-    return "the target " + quoted(text) +
+    return "the target " + in_quotes(text) +
            " is not primary, not replica and no pool name (1 to 63 of a-z 0-9 _ -, a letter or digit first)";
   }
   return Target{TargetKind::kPool, std::string(text)};
@@ -206,7 +200,7 @@ std::variant<UserName, Refusal> parse_user_name(std::string_view user, const Fix
   const std::string_view branch = left.substr(dot + 1);
   if (branch.empty()) return bad_user(user, "nothing stands behind the last dot, where the branch is expected");
   if (!is_branch_name(branch)) {
-    return bad_user(user, quoted(branch) + " is no branch name (1 to 63 of a-z 0-9 -, a letter or digit first)");
+    return bad_user(user, in_quotes(branch) + " is no branch name (1 to 63 of a-z 0-9 -, a letter or digit first)");
   }
   if (separator.found()) {
     auto target = parse_target(user.substr(separator.at + separator.size));
@@ -245,14 +239,14 @@ std::string_view to_text(const Target& target) {
 Refusal unknown_branch_refusal(const UserName& user, bool fixed_by_listener) {
   Refusal refusal{.reason = Reason::kUnknownBranch,
                   .sqlstate = "28000",
-                  .message = "branch " + quoted(user.branch) + " does not exist",
+                  .message = "branch " + in_quotes(user.branch) + " does not exist",
                   .detail = {},
                   .hint = "This listener leads to that branch alone: tell the operator.",
                   .log_detail = {}};
   if (!fixed_by_listener) {
-    refusal.hint =
-        "The text after the last dot of the user name is read as the branch: " + quoted(user.role + "." + user.branch) +
-        " is role " + quoted(user.role) + " on branch " + quoted(user.branch) + ". Use role.branch.";
+    refusal.hint = "The text after the last dot of the user name is read as the branch: " +
+                   in_quotes(user.role + "." + user.branch) + " is role " + in_quotes(user.role) + " on branch " +
+                   in_quotes(user.branch) + ". Use role.branch.";
   }
   return refusal;
 }
@@ -279,6 +273,10 @@ std::string escape_for_log(std::string_view text, std::size_t limit) {
     text.remove_prefix(taken);
   }
   return out;
+}
+
+std::string in_quotes(std::string_view text) {
+  return "\"" + escape_for_log(text) + "\"";
 }
 
 }  // namespace pointsman::routing

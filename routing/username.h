@@ -3,6 +3,7 @@
 //
 //   user := role "." branch [ sep target ]      sep := "|" | "%7C" | "%7c"
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -10,6 +11,9 @@
 #include "routing/refusal.h"
 
 namespace pointsman::routing {
+
+/// NAMEDATALEN - 1: PostgreSQL cuts longer names (src/backend/utils/adt/name.c), and would so read another role.
+inline constexpr std::size_t kMaxRoleBytes = 63;
 
 enum class TargetKind : std::uint8_t { kDefault, kPrimary, kReplica, kPool };
 
@@ -58,5 +62,7 @@ Refusal unknown_branch_refusal(const UserName& user, bool fixed_by_listener = fa
 /// a terminal or the direction of text, and bytes that are no UTF-8 as \xNN. At most `limit` bytes, then "…" where
 /// something was cut; no character and no escape is cut in two.
 std::string escape_for_log(std::string_view text, std::size_t limit = 256);
+/// The same between quotes.
+std::string in_quotes(std::string_view text);
 
 }  // namespace pointsman::routing

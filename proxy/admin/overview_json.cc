@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "proxy/admin/branch_health.h"
+#include "proxy/admin/json_text.h"
 #include "proxy/admin/version.h"
 
 namespace pointsman::proxy {
@@ -14,10 +15,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using routing::BranchView;
-
-std::string print(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-}
 
 char lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -181,30 +178,30 @@ std::string overview_json(const ControlView& control, const OverviewQuery& query
   const ReloadStats reloads = control.reload_stats();
   std::size_t matching = 0;
   for (const auto& found : scan.matching) matching += found.size();
-  return print({{"version", version()},
-                {"started_unix_ms", control.started_unix_ms()},
-                {"listening", control.listening()},
-                {"draining", control.draining()},
-                {"listeners", listeners_json(directory->config())},
-                {"branches",
-                 {{"configured", directory->size()},
-                  {"active", directory->size() - count(Health::kIdle)},
-                  {"error", count(Health::kError)},
-                  {"warning", count(Health::kWarning)},
-                  {"on_hold", scan.on_hold}}},
-                {"sessions", sessions_in_all(control)},
-                {"holding", scan.holding},
-                {"max_connections", control.max_connections()},
-                {"certificate_not_after", control.certificate_not_after()},
-                {"config",
-                 {{"last_success_unix", reloads.last_success_unix},
-                  {"failed_reloads", reloads.failed},
-                  {"rejected_branches", reloads.branches_rejected}}},
-                {"last_event", control.events().last_id()},
-                {"search", query.search},
-                {"matching", matching},
-                {"offset", query.offset},
-                {"rows", rows_json(control, scan, query)}});
+  return json_line({{"version", version()},
+                    {"started_unix_ms", control.started_unix_ms()},
+                    {"listening", control.listening()},
+                    {"draining", control.draining()},
+                    {"listeners", listeners_json(directory->config())},
+                    {"branches",
+                     {{"configured", directory->size()},
+                      {"active", directory->size() - count(Health::kIdle)},
+                      {"error", count(Health::kError)},
+                      {"warning", count(Health::kWarning)},
+                      {"on_hold", scan.on_hold}}},
+                    {"sessions", sessions_in_all(control)},
+                    {"holding", scan.holding},
+                    {"max_connections", control.max_connections()},
+                    {"certificate_not_after", control.certificate_not_after()},
+                    {"config",
+                     {{"last_success_unix", reloads.last_success_unix},
+                      {"failed_reloads", reloads.failed},
+                      {"rejected_branches", reloads.branches_rejected}}},
+                    {"last_event", control.events().last_id()},
+                    {"search", query.search},
+                    {"matching", matching},
+                    {"offset", query.offset},
+                    {"rows", rows_json(control, scan, query)}});
 }
 
 std::string events_json(const ControlView& control, const EventsQuery& query) {
@@ -221,9 +218,9 @@ std::string events_json(const ControlView& control, const EventsQuery& query) {
                     {"text", event->text}});
   }
   std::reverse(rows.begin(), rows.end());
-  return print({{"started_unix_ms", control.started_unix_ms()},
-                {"last_id", control.events().last_id()},
-                {"events", std::move(rows)}});
+  return json_line({{"started_unix_ms", control.started_unix_ms()},
+                    {"last_id", control.events().last_id()},
+                    {"events", std::move(rows)}});
 }
 
 }  // namespace pointsman::proxy

@@ -8,6 +8,7 @@
 
 #include "proxy/admin/branch_health.h"
 #include "proxy/admin/destinations.h"
+#include "proxy/admin/json_text.h"
 #include "proxy/admin/version.h"
 #include "routing/reason.h"
 
@@ -19,13 +20,6 @@ using routing::BranchView;
 using routing::MemberRole;
 using routing::MemberState;
 using routing::MemberView;
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-std::string print(const Json& json) {
-  return dump(json) + "\n";
-}
 
 /// Seconds are told to the millisecond.
 double rounded(double seconds) {
@@ -165,7 +159,7 @@ std::optional<std::string> status_json(const ControlView& control, std::optional
   const auto views = control.views();
   // The outer object is put together here: an ordered object of 10,000 keys would be searched through for each of them.
   std::string text =
-      R"({"version":)" + dump(version()) + R"(,"draining":)" + dump(control.draining()) + R"(,"branches":{)";
+      R"({"version":)" + json_text(version()) + R"(,"draining":)" + json_text(control.draining()) + R"(,"branches":{)";
   bool first = true;
   for (std::size_t i = 0; i < std::min(views.size(), directory->size()); ++i) {
     if (views[i] == nullptr || (branch && static_cast<int>(i) != wanted)) continue;
@@ -174,7 +168,7 @@ std::optional<std::string> status_json(const ControlView& control, std::optional
     const auto discovery = control.discovery(directory->name(i));
     Json json = branch_json(*views[i], discovery, now);
     if (branch) add_detail(json, control, *views[i], discovery);
-    text += dump(directory->name(i)) + ':' + dump(json);
+    text += json_text(directory->name(i)) + ':' + json_text(json);
   }
   return text + "}}\n";
 }
@@ -185,7 +179,7 @@ std::string sessions_json(std::vector<SessionRow> sessions) {
   });
   Json rows = Json::array();
   for (const SessionRow& row : sessions) rows.push_back(session_json(row));
-  return print({{"sessions", std::move(rows)}});
+  return json_line({{"sessions", std::move(rows)}});
 }
 
 std::string route_json(const ControlView::RouteAnswer& answer) {
@@ -204,7 +198,7 @@ std::string route_json(const ControlView::RouteAnswer& answer) {
     json["hint"] = answer.hint;
   }
   json["candidates"] = answer.candidates;
-  return print(json);
+  return json_line(json);
 }
 
 std::string switch_json(const SwitchAnswer& answer) {
@@ -229,13 +223,13 @@ std::string switch_json(const SwitchAnswer& answer) {
   if (!transactions.empty()) json["transactions"] = std::move(transactions);
   if (!pgbouncers.empty()) json["pgbouncers"] = std::move(pgbouncers);
   if (!answer.warnings.empty()) json["warnings"] = answer.warnings;
-  return print(json);
+  return json_line(json);
 }
 
 std::string branch_names_json(const routing::Directory& directory) {
   Json names = Json::array();
   for (std::size_t i = 0; i < directory.size(); ++i) names.push_back(directory.name(i));
-  return print({{"branches", std::move(names)}});
+  return json_line({{"branches", std::move(names)}});
 }
 
 std::string edit_json(const BranchEditAnswer& answer) {
@@ -244,11 +238,11 @@ std::string edit_json(const BranchEditAnswer& answer) {
                     answer.outcome == Outcome::kRemoved;
   Json json = {{done ? "done" : "error", answer.text}};
   if (!answer.errors.empty()) json["errors"] = answer.errors;
-  return print(json);
+  return json_line(json);
 }
 
 std::string reload_json(const ReloadResult& result) {
-  return print({{"applied", result.applied}, {"errors", result.errors}});
+  return json_line({{"applied", result.applied}, {"errors", result.errors}});
 }
 
 }  // namespace pointsman::proxy

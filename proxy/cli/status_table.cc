@@ -15,7 +15,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 9> kTitles = {"BRANCH", "TIMELINE", "NODE",    "ROLE",    "STATE",
                                                      "LAG",    "BEHIND",   "SAMPLED", "SESSIONS"};
-using Row = std::array<std::string, kTitles.size()>;
+using MemberRow = std::array<std::string, kTitles.size()>;
 /// From here on columns hold numbers and stand to the right.
 constexpr std::size_t kFirstNumber = 5;
 
@@ -48,7 +48,7 @@ std::string number(const Json& value) {
   return value.is_number() ? value.dump() : "-";
 }
 
-void add_branch(const std::string& name, const Json& branch, std::vector<Row>& rows) {
+void add_branch(const std::string& name, const Json& branch, std::vector<MemberRow>& rows) {
   if (!branch.at("active").get<bool>()) {
     const std::size_t members = branch.at("members").size();
     rows.push_back({name, "-", std::to_string(members) + (members == 1 ? " member" : " members"), "-", "not in use",
@@ -74,13 +74,13 @@ void add_branch(const std::string& name, const Json& branch, std::vector<Row>& r
   rows[first][1] = number(branch.at("timeline"));
 }
 
-std::string print(const std::vector<Row>& rows) {
+std::string print(const std::vector<MemberRow>& rows) {
   std::array<std::size_t, kTitles.size()> widths{};
-  for (const Row& row : rows) {
+  for (const MemberRow& row : rows) {
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
   }
   std::string text;
-  for (const Row& row : rows) {
+  for (const MemberRow& row : rows) {
     std::string line;
     for (std::size_t i = 0; i < row.size(); ++i) {
       const std::string padding(widths[i] - row[i].size(), ' ');
@@ -123,9 +123,9 @@ base::Result<T> with_json(std::string_view text, Read read) {
 }
 
 std::string read_status(const Json& status) {
-  Row titles;
+  MemberRow titles;
   std::copy(kTitles.begin(), kTitles.end(), titles.begin());
-  std::vector<Row> rows = {titles};
+  std::vector<MemberRow> rows = {titles};
   std::string held;
   std::size_t active = 0;
   const Json& branches = status.at("branches");

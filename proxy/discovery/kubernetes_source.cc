@@ -15,7 +15,7 @@ constexpr base::Duration kFirstPause = std::chrono::milliseconds(250);
 constexpr base::Duration kLongestPause = std::chrono::seconds(30);
 /// A watch that lasted so long was a good one: the next pause is a short one again.
 constexpr base::Duration kGoodWatch = std::chrono::seconds(5);
-constexpr base::Duration kAnswerTimeout = std::chrono::seconds(10);
+constexpr base::Duration kSlicesAnswerTimeout = std::chrono::seconds(10);
 /// The server ends a watch after this, between once and twice: routers that began together drift apart.
 constexpr unsigned kWatchSeconds = 240;
 constexpr base::Duration kWatchGrace = std::chrono::seconds(30);
@@ -77,7 +77,7 @@ bool KubernetesSource::prepare(HttpQuery& query) {
   query.target = "/apis/discovery.k8s.io/v1/namespaces/" + config_.namespace_name +
                  "/endpointslices?labelSelector=kubernetes.io%2Fservice-name%20in%20%28" + services + "%29";
   began_ = loop_clock();
-  query.answer_by = began_ + kAnswerTimeout;
+  query.answer_by = began_ + kSlicesAnswerTimeout;
   return true;
 }
 

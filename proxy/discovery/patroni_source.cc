@@ -7,7 +7,7 @@ namespace pointsman::proxy {
 namespace {
 
 /// A node that hangs must not keep the others from being asked for long.
-constexpr base::Duration kAnswerTimeout = std::chrono::seconds(2);
+constexpr base::Duration kClusterAnswerTimeout = std::chrono::seconds(2);
 
 }  // namespace
 
@@ -33,7 +33,7 @@ void PatroniSource::ask_one() {
   query.url = config_.urls[current_];
   query.target = "/cluster";
   query.most_body = routing::kMaxClusterDocument;
-  query.answer_by = loop_clock() + kAnswerTimeout;
+  query.answer_by = loop_clock() + kClusterAnswerTimeout;
   ask_.start(std::move(query));
 }
 

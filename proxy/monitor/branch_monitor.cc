@@ -1,11 +1,10 @@
 #include "proxy/monitor/branch_monitor.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "base/check.h"
+#include "proxy/log.h"
 #include "proxy/monitor/state_dir.h"
 #include "routing/reason.h"
 #include "routing/selection.h"
@@ -21,6 +20,10 @@ constexpr base::Duration kMaxRefusalPause = std::chrono::seconds(15);
 
 bool same_place(const routing::MemberConfig& a, const routing::MemberConfig& b) {
   return a.name == b.name && a.host == b.host && a.port == b.port;
+}
+
+void log_debug(const routing::BranchConfig& config, const std::string& what) {
+  log_record(LogLevel::kDebug, "branch " + config.name + ": " + what, {});
 }
 
 std::vector<std::string> destinations_of(const routing::BranchConfig& config) {
@@ -151,7 +154,7 @@ void BranchMonitor::activate(base::Instant now) {
   std::uniform_real_distribution<double> share(0.5, 1.5);
   next_tick_ = now + std::chrono::duration_cast<base::Duration>(config_->probe.interval * share(context_.random));
   arm();
-  spdlog::debug("branch {}: in use, probing {} members", config_->name, members_.size());
+  log_debug(*config_, "in use, probing " + std::to_string(members_.size()) + " members");
   publish(now);
 }
 
@@ -167,7 +170,7 @@ void BranchMonitor::deactivate() {
   topology_.set_named_leader(std::nullopt);
   topology_.set_active(false);
   retire_block();
-  spdlog::debug("branch {}: not in use, probing stopped", config_->name);
+  log_debug(*config_, "not in use, probing stopped");
   publish(loop_clock());
 }
 

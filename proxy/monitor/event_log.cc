@@ -1,26 +1,10 @@
 #include "proxy/monitor/event_log.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <iterator>
 
 namespace pointsman::proxy {
 namespace {
-
-spdlog::level::level_enum to_spdlog(LogLevel level) {
-  switch (level) {
-    case LogLevel::kDebug:
-      return spdlog::level::debug;
-    case LogLevel::kInfo:
-      return spdlog::level::info;
-    case LogLevel::kWarning:
-      return spdlog::level::warn;
-    case LogLevel::kError:
-      return spdlog::level::err;
-  }
-  return spdlog::level::info;
-}
 
 std::string prefix_of(std::string_view branch) {
   return branch.empty() ? std::string() : "branch " + std::string(branch);
@@ -93,9 +77,9 @@ void EventLog::tell(LogLevel level, EventKind kind, std::string_view branch, std
   const std::string prefix = prefix_of(branch);
   const std::string_view news = without_prefix(text, prefix);
   if (prefix.empty() || news.size() != text.size()) {
-    spdlog::log(to_spdlog(level), "{}", text);
+    log_record(level, text, {});
   } else {
-    spdlog::log(to_spdlog(level), "{}: {}", prefix, text);
+    log_record(level, prefix + ": " + std::string(text), {});
   }
   keep(level, kind, branch, news);
 }

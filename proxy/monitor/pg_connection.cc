@@ -14,7 +14,7 @@
 namespace pointsman::proxy {
 namespace {
 
-using Kind = PgFailure::Kind;
+using FailureKind = PgFailure::Kind;
 
 std::string new_nonce() {
   std::array<base::Byte, 18> random{};
@@ -23,10 +23,10 @@ std::string new_nonce() {
 }
 
 PgFailure network_failure(std::string text) {
-  return {Kind::kNetwork, {}, std::move(text)};
+  return {FailureKind::kNetwork, {}, std::move(text)};
 }
 PgFailure tls_failure(std::string_view text) {
-  return {Kind::kTls, {}, "TLS: " + routing::escape_for_log(text)};
+  return {FailureKind::kTls, {}, "TLS: " + routing::escape_for_log(text)};
 }
 
 }  // namespace
@@ -270,13 +270,13 @@ void PgConnection::on_timer() {
     case Phase::kFailing:
       return fail(std::move(pending_failure_));
     case Phase::kDialing:
-      return fail({Kind::kTimeout, {}, "no connection within the deadline"});
+      return fail({FailureKind::kTimeout, {}, "no connection within the deadline"});
     case Phase::kLogin:
-      return fail({Kind::kTimeout, {}, "no login within the deadline"});
+      return fail({FailureKind::kTimeout, {}, "no login within the deadline"});
     case Phase::kIdle:
     case Phase::kQuerying:
     case Phase::kClosed:
-      return fail({Kind::kTimeout, {}, "no answer within the deadline"});
+      return fail({FailureKind::kTimeout, {}, "no answer within the deadline"});
   }
 }
 

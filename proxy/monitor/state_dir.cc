@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 
 #include "base/check.h"
 #include "proxy/io/durable_file.h"
+#include "proxy/log.h"
 #include "routing/username.h"
 
 namespace pointsman::proxy {
@@ -189,7 +189,7 @@ void StateDir::on_done() {
   if (job.error.empty()) {
     complained_ = false;
   } else if (!std::exchange(complained_, true)) {
-    spdlog::error("state_dir: {}", job.error);
+    log_record(LogLevel::kError, "state_dir: " + job.error, {});
   }
   if (job.done) job.done(std::move(job.error));
 }

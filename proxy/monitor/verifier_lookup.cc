@@ -1,12 +1,11 @@
 #include "proxy/monitor/verifier_lookup.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "proxy/log.h"
 #include "proxy/monitor/member_probe.h"
 #include "proxy/monitor/verifier_row.h"
 
@@ -216,10 +215,11 @@ void VerifierLookup::on_pg_rows(const PgRows& rows) {
   if (phase_ == Phase::kExamining) {
     if (rows.value(0, 0) != "t") source_ = Source::kAuthid;
     if (source_ == Source::kAuthid && !std::exchange(warned_superuser_, true)) {
-      spdlog::warn(
-          "branch {}: the login that reads verifiers is a superuser and reads pg_authid itself; "
-          "deploy/sql/02_auth_role.sql needs no superuser",
-          branch_);
+      log_record(LogLevel::kWarning,
+                 "branch " + branch_ +
+                     ": the login that reads verifiers is a superuser and reads pg_authid itself; "
+                     "deploy/sql/02_auth_role.sql needs no superuser",
+                 {});
     }
     return ready_to_ask();
   }

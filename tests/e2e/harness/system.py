@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import pwd
 import random
@@ -37,24 +38,39 @@ def wait_until(probe, what, deadline=DEADLINE, every=0.02):
 
 # --- ports -----------------------------------------------------------------
 
-_handed_out = set()
+_PORTS = range(10000, 32000)
+_SLICES = 4
+
+
+@functools.cache
+def _own_ports():
+    """This process's part of the ports, in any order: runs side by side take none from each other, not even one whose server is down
+    just now. The claim is a name that ends with the process. More runs than parts share them all."""
+    size = len(_PORTS) // _SLICES
+    for first in range(_PORTS.start, _PORTS.stop, size):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0pointsman-test-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        return random.SystemRandom().sample(range(first, first + size), size), claim
+    return random.SystemRandom().sample(_PORTS, len(_PORTS)), None
 
 
 def free_port():
     """A free loopback port below the ephemeral range, so that no outgoing connection of a test can take it
     between here and the server's bind. Never handed out twice in one run."""
-    for _ in range(1000):
-        port = random.SystemRandom().randrange(18000, 32000)
-        if port in _handed_out:
-            continue
+    ports, _ = _own_ports()
+    while ports:
+        port = ports.pop()
         with contextlib.closing(socket.socket()) as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        _handed_out.add(port)
         return port
-    raise RuntimeError("no free port between 18000 and 32000")
+    raise RuntimeError("this run's ports are used up")
 
 
 def is_listening(port, host="127.0.0.1"):
