@@ -9,7 +9,7 @@
 namespace pointsman::routing {
 namespace {
 
-constexpr std::size_t kMaxSecretBytes = 2047;  // PgBouncer's MAX_PASSWORD - 1 (include/bouncer.h)
+constexpr std::size_t kMostSecretBytes = 2047;  // PgBouncer's MAX_PASSWORD - 1 (include/bouncer.h)
 constexpr std::string_view kScramPrefix = "SCRAM-SHA-256$";
 
 bool is_blank(char c) {
@@ -67,7 +67,7 @@ base::Result<Userlist> parse_userlist(std::string_view text) {
     skip_blanks(line);
     auto secret = take_quoted(line);
     if (!secret) return fault("a secret in double quotes is expected behind the role name");
-    if (secret->size() > kMaxSecretBytes) return fault("the secret has more than 2047 bytes");
+    if (secret->size() > kMostSecretBytes) return fault("the secret has more than 2047 bytes");
     // PgBouncer ignores what follows on the line (old files have more fields).
     if (!roles.emplace(*std::move(role), usable_part(*std::move(secret))).second)
       return fault("this role stands there twice");
