@@ -116,13 +116,13 @@ std::string FleetKeys::seal(std::uint32_t pid, base::Bytes nonce, std::string_vi
   secret.resize(kSealOverhead + content.size());
   const Siv siv;
   int size = 0;
-  const bool done =
-      siv.usable() && EVP_EncryptInit_ex2(siv.context.get(), siv.cipher.get(), key.seal.data(), nullptr, nullptr) == 1 &&
-      add_associated(siv, data) &&
-      EVP_EncryptUpdate(siv.context.get(), bytes_of(secret) + kSealOverhead, &size, base::as_bytes(content).data(),
-                        static_cast<int>(content.size())) == 1 &&
-      EVP_EncryptFinal_ex(siv.context.get(), bytes_of(secret) + kSealOverhead + size, &size) == 1 &&
-      EVP_CIPHER_CTX_ctrl(siv.context.get(), EVP_CTRL_AEAD_GET_TAG, kTag, bytes_of(secret) + tag) == 1;
+  const bool done = siv.usable() &&
+                    EVP_EncryptInit_ex2(siv.context.get(), siv.cipher.get(), key.seal.data(), nullptr, nullptr) == 1 &&
+                    add_associated(siv, data) &&
+                    EVP_EncryptUpdate(siv.context.get(), bytes_of(secret) + kSealOverhead, &size,
+                                      base::as_bytes(content).data(), static_cast<int>(content.size())) == 1 &&
+                    EVP_EncryptFinal_ex(siv.context.get(), bytes_of(secret) + kSealOverhead + size, &size) == 1 &&
+                    EVP_CIPHER_CTX_ctrl(siv.context.get(), EVP_CTRL_AEAD_GET_TAG, kTag, bytes_of(secret) + tag) == 1;
   clear_openssl_errors();
   return done ? secret : std::string();
 }
@@ -140,7 +140,8 @@ std::optional<std::string> FleetKeys::open(std::uint32_t pid, std::string_view s
   const Siv siv;
   int size = 0;
   const bool genuine =
-      siv.usable() && EVP_DecryptInit_ex2(siv.context.get(), siv.cipher.get(), key->seal.data(), nullptr, nullptr) == 1 &&
+      siv.usable() &&
+      EVP_DecryptInit_ex2(siv.context.get(), siv.cipher.get(), key->seal.data(), nullptr, nullptr) == 1 &&
       EVP_CIPHER_CTX_ctrl(siv.context.get(), EVP_CTRL_AEAD_SET_TAG, kTag, tag.data()) == 1 &&
       add_associated(siv, associated(secret.substr(0, 1 + kKeyId + kSealNonce), pid)) &&
       EVP_DecryptUpdate(siv.context.get(), bytes_of(content), &size, sealed.data(), static_cast<int>(sealed.size())) ==

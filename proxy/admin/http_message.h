@@ -18,7 +18,7 @@ struct HttpRequest {
   HttpMethod method = HttpMethod::kGet;
   std::string target;         ///< as sent: path and query, encoded
   std::string authorization;  ///< the header's value, "" without
-  bool has_origin = false;  ///< a browser sent it on behalf of a page
+  bool has_origin = false;    ///< a browser sent it on behalf of a page
   bool from_loopback = false;
   std::string if_match = {};       ///< the header's value, "" without
   std::string if_none_match = {};  ///< the same

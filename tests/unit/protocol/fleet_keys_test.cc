@@ -30,7 +30,8 @@ std::string seal(const FleetKeys& with, std::uint32_t pid, const std::string& co
 TEST_CASE("what a router has sealed any router of the fleet opens") {
   const auto here = keys(kOld);
   const auto there = keys("# the fleet's\n\n" + kOld + "\r\n");
-  for (const std::size_t size : {std::size_t{1}, std::size_t{15}, std::size_t{16}, std::size_t{80}, kMaxSealedContent}) {
+  for (const std::size_t size :
+       {std::size_t{1}, std::size_t{15}, std::size_t{16}, std::size_t{80}, kMaxSealedContent}) {
     const std::string content(size, 'x');
     const auto secret = seal(*here, 4711, content);
     CHECK(secret.size() == size + kSealOverhead);
