@@ -136,8 +136,7 @@ bool Worker::take_handshake_turn() {
   return true;
 }
 
-// ---- accepting and ending
-// ---------------------------------------------------------------------------------------------
+// ---- accepting and ending -------------------------------------------------------------------------------------------
 
 void Worker::on_accepted(std::size_t listener, int fd, const routing::SocketAddress& peer) {
   const std::uint32_t before = shared_.connections.fetch_add(1, std::memory_order_relaxed);
@@ -151,10 +150,7 @@ void Worker::on_accepted(std::size_t listener, int fd, const routing::SocketAddr
   // Connections that have not logged in may fill half of the house; then the oldest goes, it has probably given up
   // (T21).
   const std::size_t cap = std::max<std::size_t>(64, max_connections_ / 2 / worker_count_);
-  if (logins_.size() >= cap) {
-    block_.refusals[listener * routing::kReasonCount + static_cast<std::size_t>(routing::Reason::kLimit)].add();
-    logins_.begin()->second->drop_before_login();
-  }
+  if (logins_.size() >= cap) logins_.begin()->second->drop_before_login();
 
   const std::uint64_t id = next_session_++;
   auto* session = new Session(*this, id, listener, peer, before >= max_connections_, now_instant());

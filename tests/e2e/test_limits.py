@@ -55,6 +55,7 @@ def test_silent_strangers_do_not_keep_honest_clients_out(start_router):
         assert session.value("SELECT 1") == "1"
         closed = [number for number, wire in enumerate(silent) if select.select([wire.socket], [], [], 0)[0]]
         assert len(closed) >= 50 and closed == list(range(len(closed))), "the oldest strangers made room"
+        assert router.metrics().sum("pointsman_routing_refusals_total", reason="limit") == len(closed)
 
 
 def open_descriptors(router):
