@@ -31,6 +31,7 @@ PeerAsker::PeerAsker(PeerContext& context, Done done)
 
 void PeerAsker::configure(std::optional<routing::PeersConfig> peers,
                           std::shared_ptr<const protocol::ClientTlsContext> tls) {
+  if (tls == nullptr) peers.reset();  // the secret was taken away: nobody can be asked, not even for what is under way
   if (peers != peers_) own_.clear();
   peers_ = std::move(peers);
   tls_ = std::move(tls);
@@ -49,8 +50,7 @@ std::size_t PeerAsker::known() const {
 
 void PeerAsker::ask(PeersWanted wanted) {
   const auto now = loop_clock();
-  const bool possible = peers_ && tls_ != nullptr && !closing_;
-  if (!possible) return done_(wanted, CancelOutcome::kUnknownKey);
+  if (!peers_ || closing_) return done_(wanted, CancelOutcome::kUnknownKey);
   if (questions_.size() >= kMostQuestions || !asks_.take(kQuestionRate, now))
     return done_(wanted, CancelOutcome::kThrottled);
   const std::uint32_t number = next_question_++;

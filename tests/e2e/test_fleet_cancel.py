@@ -14,7 +14,7 @@ from harness.dns import NAME, DnsServer, can_replace_resolv_conf, free_loopback_
 from harness.forwarder import Forwarder
 from harness.router import conninfo
 from harness.system import free_port, run, wait_until
-from harness.wire import PROTOCOL_3_0, PROTOCOL_3_2, cancel
+from harness.wire import PROTOCOL_3_0, PROTOCOL_3_2, Wire, cancel, cancel_packet
 from harness.world import BRANCH
 from test_cancel import ROUTES, USER, assert_cancelled, sleeping_session
 
@@ -150,6 +150,8 @@ def test_a_wrong_key_cancels_nothing_anywhere(fleet, version):
         spoilt = session.secret[:-1] + bytes([session.secret[-1] ^ 1])
         cancel(b.port(), session.pid, spoilt)
         cancel(b.port(), session.pid ^ 1, session.secret)
+        for size in (0, 3, 257):  # no key at all: nobody is asked
+            cancel(b.port(), session.pid, b"k" * size)
         assert_runs_on(session)
         assert outcomes(b) == {"unknown_key": 2}
         assert answers(a) == answers(c) == {"unknown_key": 2}
@@ -285,6 +287,32 @@ def test_secrets_are_rotated_without_a_gap(fleet):
         cancel(b.port(), older.pid, older.secret)  # opens no more; its owner knows it as it is
         assert_cancelled(older)
     assert outcomes(b) == {"sent": 2, "sent_by_peer": 1}
+
+
+def test_a_secret_that_is_taken_away_ends_the_asking(fleet):
+    """While a question is under way, too: a router asks no more, and answers no more once its peers' connections are over."""
+    a, b, c = fleet.routers
+    c.signal(signal.SIGSTOP)
+    try:
+        with Wire(b.port()) as asking:
+            asking.send(cancel_packet(1, NOBODY))  # waits for the frozen one
+            wait_until(lambda: answers(a) == {"unknown_key": 1}, "the question to be asked")
+            config = dict(b.config)
+            del config["cancel"]
+            assert b.reload(config) == "ok"
+            b.wait_log("cancel.peers takes effect at the next restart")
+            asking.expect_end()
+        with sleeping_session(a) as session:
+            cancel(b.port(), session.pid, session.secret)
+            assert_runs_on(session)
+            cancel(a.port(), session.pid, session.secret)
+            assert_cancelled(session)
+    finally:
+        c.signal(signal.SIGCONT)
+    assert outcomes(b) == {"peer_failed": 1, "unknown_key": 1}
+    with sleeping_session(b) as session:  # its own keys are known to itself, and still to those who ask it
+        cancel(b.port(), session.pid, session.secret)
+        assert_cancelled(session)
 
 
 def test_who_has_not_the_secret_is_no_peer(fleet):
