@@ -64,10 +64,12 @@ class Patroni:
 class Traffic:
     """One login after another on every route, each with a query; a session on each stays open. Errors are part of the play."""
 
-    def __init__(self, router):
+    def __init__(self, router, routes=None, pause=0.15):
         self._router = router
+        self._pause = pause
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(user, listener)) for user, listener in ROUTES]
+        self._threads = [threading.Thread(target=self._run, args=(user, listener)) for user, listener in routes or ROUTES]
+        self.logins = 0
 
     def __enter__(self):
         for thread in self._threads:
@@ -85,6 +87,7 @@ class Traffic:
             with contextlib.suppress(*GONE):
                 session = self._router.login(user, listener=listener)
                 session.query("SELECT repeat('x', 10000)")
+                self.logins += 1
                 if kept is None:
                     kept = session
                 else:
@@ -92,7 +95,7 @@ class Traffic:
             with contextlib.suppress(*GONE):
                 if kept is not None:
                     kept.query("SELECT 1")
-            self._stop.wait(0.15)
+            self._stop.wait(self._pause)
         if kept is not None:
             kept.wire.close()
 
@@ -226,7 +229,10 @@ class Stage:
 
     def lost_primary(self):
         """kill -9, logins that wait in vain, a promotion."""
-        self.disposable.named("pg-0").kill()
+        # With so many some are between the choice and the server's answer, and fail to connect before a probe has failed.
+        with Traffic(self.router, [(f"app.{BROKEN}", "direct")] * 8, pause=0) as logins:
+            wait_until(lambda: logins.logins >= 40, "logins to flow")
+            self.disposable.named("pg-0").kill()
         self.prometheus.wait_firing("PointsmanNoPrimary", branch=BROKEN)
         self.prometheus.wait_firing("PointsmanHoldsExpiring", branch=BROKEN)
         self.disposable.named("pg-1").promote()
