@@ -69,7 +69,8 @@ void PeerAnswerer::on_accepted(std::size_t, int fd, const routing::SocketAddress
     std::find_if(links_.begin(), links_.end(), stranger)->second.channel->close("too many strangers: the oldest goes");
   const std::uint64_t id = next_channel_++;
   Link link;
-  link.channel = std::make_unique<PeerChannel>(static_cast<PeerChannel::Owner&>(*this), id, peer, loop_clock());
+  link.channel =
+      std::make_unique<PeerChannel>(context_, static_cast<PeerChannel::Owner&>(*this), id, peer, loop_clock());
   if (!link.channel->accept(fd, tls_)) return;
   links_.emplace(id, std::move(link));
   context_.wake();

@@ -120,7 +120,8 @@ PeerAsker::Link* PeerAsker::link_to(const routing::SocketAddress& address) {
   }
   const std::uint64_t id = next_channel_++;
   Link link;
-  link.channel = std::make_unique<PeerChannel>(static_cast<PeerChannel::Owner&>(*this), id, address, loop_clock());
+  link.channel =
+      std::make_unique<PeerChannel>(context_, static_cast<PeerChannel::Owner&>(*this), id, address, loop_clock());
   if (!link.channel->connect(tls_)) {
     complain(address.to_string(), "the connection failed at once");
     return nullptr;

@@ -64,10 +64,6 @@ class PeerAsker final : private PeerChannel::Owner, private Resolver::Owner {
   };
 
   // PeerChannel::Owner
-  EventLoop& loop() override { return *context_.loop; }
-  Scratch& scratch() override { return context_.scratch(); }
-  BufferPool& pool() override { return context_.pool; }
-  const RouterId& router() override { return context_.router; }
   void on_peer_hello(PeerChannel& channel, const PeerHello& hello) override;
   void on_peer_ask(PeerChannel& channel, const PeerAsk& ask) override;
   void on_peer_answer(PeerChannel& channel, const PeerAnswer& answer) override;

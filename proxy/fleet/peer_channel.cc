@@ -15,11 +15,12 @@ constexpr unsigned kUserTimeoutMs = 5'000;
 
 }  // namespace
 
-PeerChannel::PeerChannel(Owner& owner, std::uint64_t id, const routing::SocketAddress& peer, base::Instant now)
-    : owner_(owner), id_(id), peer_(peer), side_(*this), began_(now), used_at_(now) {}
+PeerChannel::PeerChannel(PeerContext& context, Owner& owner, std::uint64_t id, const routing::SocketAddress& peer,
+                         base::Instant now)
+    : context_(context), owner_(owner), id_(id), peer_(peer), side_(*this), began_(now), used_at_(now) {}
 
 bool PeerChannel::accept(int fd, std::shared_ptr<const protocol::ServerTlsContext> tls) {
-  if (!side_.socket.adopt(owner_.loop(), fd)) return false;
+  if (!side_.socket.adopt(*context_.loop, fd)) return false;
   side_.tls = protocol::TlsEngine::accept(std::move(tls));
   stage_ = Stage::kHandshake;
   side_.socket.want_read(true);
@@ -28,7 +29,7 @@ bool PeerChannel::accept(int fd, std::shared_ptr<const protocol::ServerTlsContex
 
 bool PeerChannel::connect(std::shared_ptr<const protocol::ClientTlsContext> tls) {
   client_tls_ = std::move(tls);
-  return side_.socket.connect(owner_.loop(), &peer_.base, peer_.size, kKeepaliveSeconds, kUserTimeoutMs) == 0;
+  return side_.socket.connect(*context_.loop, &peer_.base, peer_.size, kKeepaliveSeconds, kUserTimeoutMs) == 0;
 }
 
 void PeerChannel::check_deadline(base::Instant now) {
@@ -43,7 +44,7 @@ void PeerChannel::check_deadline(base::Instant now) {
 
 void PeerChannel::close(std::string_view why) {
   if (stage_ == Stage::kClosed) return;
-  if (stage_ == Stage::kReady) side_.say_goodbye(owner_.scratch(), owner_.pool());
+  if (stage_ == Stage::kReady) side_.say_goodbye(context_.scratch(), context_.pool);
   stage_ = Stage::kClosed;
   side_.socket.close();
   owner_.on_peer_lost(*this, why);
@@ -65,21 +66,21 @@ void PeerChannel::on_writable(Socket& socket) {
 }
 
 void PeerChannel::handshake(base::Bytes encrypted) {
-  protocol::TlsOutput output{owner_.scratch().wire, 0};
+  protocol::TlsOutput output{context_.scratch().wire, 0};
   const auto status = side_.tls->handshake(encrypted, output);
-  if (output.size > 0) wrote(side_.write_wire(output.filled(), owner_.pool()));
+  if (output.size > 0) wrote(side_.write_wire(output.filled(), context_.pool));
   if (stage_ == Stage::kClosed || status == protocol::TlsEngine::Status::kNeedInput) return;
   // Mostly: the other side's secret_file has not our secret.
   if (status != protocol::TlsEngine::Status::kOk) return close("TLS: " + side_.tls->failure());
   side_.tls_ready = true;
   stage_ = Stage::kHello;
-  send(print_frame(PeerHello{kPeerVersion, owner_.router()}));
+  send(print_frame(PeerHello{kPeerVersion, context_.router}));
   if (stage_ == Stage::kClosed) return;
   // The other side's Hello often rides behind its Finished.
-  protocol::TlsOutput more{owner_.scratch().wire, 0};
-  const auto early = side_.tls->read({}, owner_.scratch().plain, more);
-  if (more.size > 0) wrote(side_.write_wire(more.filled(), owner_.pool()));
-  if (early.bytes > 0) take({owner_.scratch().plain, early.bytes});
+  protocol::TlsOutput more{context_.scratch().wire, 0};
+  const auto early = side_.tls->read({}, context_.scratch().plain, more);
+  if (more.size > 0) wrote(side_.write_wire(more.filled(), context_.pool));
+  if (early.bytes > 0) take({context_.scratch().plain, early.bytes});
   if (early.status == protocol::TlsEngine::Status::kClosed) return close("it hung up");
   if (early.status == protocol::TlsEngine::Status::kFailed) close("TLS: " + side_.tls->failure());
 }
@@ -87,12 +88,12 @@ void PeerChannel::handshake(base::Bytes encrypted) {
 void PeerChannel::on_readable(Socket& socket) {
   if (stage_ == Stage::kConnecting || stage_ == Stage::kClosed) return;
   if (stage_ == Stage::kHandshake) {
-    const auto io = socket.receive(owner_.scratch().read);
+    const auto io = socket.receive(context_.scratch().read);
     if (io.would_block) return;
     if (io.bytes == 0) return close(io.eof ? "it hung up during the TLS handshake" : std::strerror(io.error));
-    return handshake({owner_.scratch().read, io.bytes});
+    return handshake({context_.scratch().read, io.bytes});
   }
-  const auto read = side_.read(owner_.scratch(), owner_.pool());
+  const auto read = side_.read(context_.scratch(), context_.pool);
   if (read.blocked) return;
   take(read.plain);
   if (stage_ == Stage::kClosed) return;
@@ -123,7 +124,7 @@ void PeerChannel::send(std::string_view frame) {
   if (stage_ == Stage::kClosed) return;
   POINTSMAN_CHECK(stage_ == Stage::kHello || stage_ == Stage::kReady);
   used_at_ = loop_clock();
-  wrote(side_.write(base::as_bytes(frame), owner_.scratch(), owner_.pool()));
+  wrote(side_.write(base::as_bytes(frame), context_.scratch(), context_.pool));
 }
 
 void PeerChannel::wrote(Side::Write written) {

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "protocol/tls_context.h"
+#include "proxy/fleet/peer_context.h"
 #include "proxy/fleet/peer_wire.h"
 #include "proxy/io/side.h"
 #include "routing/snapshot.h"
@@ -25,10 +26,6 @@ class PeerChannel final : private SocketOwner {
  public:
   class Owner {
    public:
-    virtual EventLoop& loop() = 0;
-    virtual Scratch& scratch() = 0;
-    virtual BufferPool& pool() = 0;
-    virtual const RouterId& router() = 0;
     /// The other side's Hello has come: frames may be sent from now on.
     virtual void on_peer_hello(PeerChannel& channel, const PeerHello& hello) = 0;
     virtual void on_peer_ask(PeerChannel& channel, const PeerAsk& ask) = 0;
@@ -42,7 +39,8 @@ class PeerChannel final : private SocketOwner {
     ~Owner() = default;
   };
 
-  PeerChannel(Owner& owner, std::uint64_t id, const routing::SocketAddress& peer, base::Instant now);
+  PeerChannel(PeerContext& context, Owner& owner, std::uint64_t id, const routing::SocketAddress& peer,
+              base::Instant now);
   ~PeerChannel() = default;
 
   /// Takes an accepted connection. False: the descriptor is closed, and nothing follows.
@@ -76,6 +74,7 @@ class PeerChannel final : private SocketOwner {
   void send(std::string_view frame);
   void wrote(Side::Write written);
 
+  PeerContext& context_;
   Owner& owner_;
   std::uint64_t id_;
   routing::SocketAddress peer_;

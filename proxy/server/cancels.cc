@@ -113,7 +113,7 @@ void Cancels::apply(const CancelAnswer& message) {
   const auto found = searches_.find(message.origin_session);
   if (found == searches_.end()) return;
   Search& search = found->second;
-  if (!search.asks_peers && message.outcome == metrics::CancelOutcome::kUnknownKey) {
+  if (search.answers_missing > 0 && message.outcome == metrics::CancelOutcome::kUnknownKey) {
     if (--search.answers_missing == 0) nobody_here(message.origin_session);
     return;
   }
@@ -126,10 +126,8 @@ void Cancels::apply(const CancelAnswer& message) {
 
 /// No worker of this router knows the key.
 void Cancels::nobody_here(std::uint64_t origin_session) {
-  Search& search = searches_[origin_session];
-  search.asks_peers = true;
   if (worker_.directory()->config().cancel.peers) {
-    worker_.ask_peers({search.request, worker_.index(), origin_session});
+    worker_.ask_peers({searches_.at(origin_session).request, worker_.index(), origin_session});
   } else {
     apply(CancelAnswer{origin_session, metrics::CancelOutcome::kUnknownKey});
   }

@@ -59,8 +59,7 @@ class Cancels {
  private:
   struct Search {
     protocol::CancelRequest request;
-    std::uint32_t answers_missing = 0;
-    bool asks_peers = false;
+    std::uint32_t answers_missing = 0;  ///< of this router's workers; 0: the peers are asked
     std::uint8_t source[16] = {};
   };
 
